@@ -1,0 +1,133 @@
+"""Every setting, every default, and the only place that reads the environment."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+
+from dotenv import load_dotenv
+
+from database.errors import ConfigurationError
+
+PROJECT = Path(__file__).resolve().parent
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """
+    What one run of Synapse works with. Immutable; `repr` shows no secrets.
+
+    :param home: Folder of the embedded server and of what else the program keeps on disk.
+    :param database_url: Any libpq connection string of the application role; `None` means the embedded server.
+    :param database_owner_url: The owner of the schema, for upgrades; `None` means `database_url`.
+    :param from_environment: Whether the secrets stand in the environment, so that pipelines can be saved without them.
+    :param embedding_model: Name of a sentence-transformers model; the default one is installed with the requirements.
+    :param embedding_batch_size: Chunks per call of the model, at least 1.
+    :param table_name: Documents table; `None` means the table of the registry's active model.
+    :param top_k: Documents that an answer is made from, at least 1.
+    :param ef_search: Candidate list of an HNSW search, 1 to 1000; raised to `top_k` where that is larger.
+    :param language: PostgreSQL text search configuration of the keyword leg.
+    :param llm_base_url: An OpenAI-compatible server; `None` with a key means OpenAI's own.
+    :param llm_model: Name of the language model on that server.
+    :param llm_api_key: Its key; local servers need none.
+    :param llm_timeout: Seconds until an answer that has not come is given up, above 0.
+    :param prompt_tokens: Budget of the prompt, in tokens, at least 256.
+    :param conversion_timeout: Seconds that one file's conversion may take, above 0.
+    :param max_file_bytes: Larger files are quarantined.
+    :param telemetry: Whether Haystack may send usage data.
+    """
+
+    home: Path = PROJECT / ".synapse"
+    database_url: str | None = field(default=None, repr=False)
+    database_owner_url: str | None = field(default=None, repr=False)
+    from_environment: bool = False
+    embedding_model: str = "sentence-transformers/all-MiniLM-L6-v2"
+    embedding_batch_size: int = 32
+    table_name: str | None = None
+    top_k: int = 10
+    ef_search: int = 100
+    language: str = "english"
+    llm_base_url: str | None = None
+    llm_model: str = "gpt-4o-mini"
+    llm_api_key: str | None = field(default=None, repr=False)
+    llm_timeout: float = 60.0
+    prompt_tokens: int = 3000
+    conversion_timeout: float = 60.0
+    max_file_bytes: int = 100 * 1024 * 1024
+    telemetry: bool = False
+
+    def __post_init__(self) -> None:
+        for name, least in (("embedding_batch_size", 1), ("top_k", 1), ("prompt_tokens", 256), ("max_file_bytes", 1)):
+            if getattr(self, name) < least:
+                raise ConfigurationError(f"{name} must be at least {least}, but is {getattr(self, name)}.")
+        for name in ("llm_timeout", "conversion_timeout"):
+            if not 0 < getattr(self, name) < float("inf"):
+                raise ConfigurationError(f"{name} must be a number of seconds above 0, but is {getattr(self, name)}.")
+        if not 1 <= self.ef_search <= 1000:
+            raise ConfigurationError(f"ef_search must be between 1 and 1000, but is {self.ef_search}.")
+
+    @property
+    def has_language_model(self) -> bool:
+        """Whether a language model is configured; without one, answers are extractive."""
+        return bool(self.llm_base_url or self.llm_api_key)
+
+    @classmethod
+    def from_env(cls, env_file: str | os.PathLike[str] | None = None) -> Settings:
+        """
+        Read the environment, after `.env` has been added to it where it exists.
+
+        Variables that are set win over `.env`; an empty variable counts as not set.
+
+        :param env_file: The file to read; `None` means the `.env` beside this module.
+        :raises ConfigurationError: If a variable has a value that cannot be used; the message names it.
+        """
+        load_dotenv(env_file or PROJECT / ".env")
+        os.environ.setdefault("HAYSTACK_TELEMETRY_ENABLED", "False")
+        os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+        given = {name: os.environ[variable] for name, variable in VARIABLES.items() if os.environ.get(variable)}
+        values = {name: _converted(name, text) for name, text in given.items()}
+        return cls(from_environment=True, **values)
+
+
+VARIABLES = {
+    "home": "SYNAPSE_HOME",
+    "database_url": "DATABASE_URL",
+    "database_owner_url": "DATABASE_OWNER_URL",
+    "embedding_model": "EMBEDDING_MODEL",
+    "embedding_batch_size": "EMBEDDING_BATCH_SIZE",
+    "table_name": "SYNAPSE_TABLE",
+    "top_k": "SYNAPSE_TOP_K",
+    "ef_search": "HNSW_EF_SEARCH",
+    "language": "SYNAPSE_LANGUAGE",
+    "llm_base_url": "LLM_BASE_URL",
+    "llm_model": "LLM_MODEL",
+    "llm_api_key": "OPENAI_API_KEY",
+    "llm_timeout": "LLM_TIMEOUT",
+    "prompt_tokens": "SYNAPSE_PROMPT_TOKENS",
+    "conversion_timeout": "SYNAPSE_CONVERSION_TIMEOUT",
+    "max_file_bytes": "SYNAPSE_MAX_FILE_BYTES",
+    "telemetry": "HAYSTACK_TELEMETRY_ENABLED",
+}
+"""Setting to environment variable; `.env.example` describes each."""
+
+_TYPES = {f.name: str(f.type) for f in fields(Settings)}
+_TRUE, _FALSE = ("1", "true", "yes", "on"), ("0", "false", "no", "off")
+
+
+def _converted(name: str, text: str) -> object:
+    kind = _TYPES[name]
+    try:
+        if kind == "int":
+            return int(text)
+        if kind == "float":
+            return float(text)
+    except ValueError:
+        raise ConfigurationError(f"{VARIABLES[name]} must be a number, but is {text!r}.") from None
+    if kind == "bool":
+        if text.lower() not in _TRUE + _FALSE:
+            raise ConfigurationError(f"{VARIABLES[name]} must be true or false, but is {text!r}.")
+        return text.lower() in _TRUE
+    if kind == "Path":
+        return Path(text).expanduser().absolute()
+    return text

@@ -1,0 +1,90 @@
+"""
+Every error that Synapse raises on purpose.
+
+A message says what was expected and what was found; `hint` says what to do. Doors print both, and nothing else.
+
+    SynapseError
+    ├── ConfigurationError          (also a ValueError)
+    ├── InvalidInputError           (also a ValueError): a filter, a document, a path that cannot be used
+    ├── GuardError                  refused to protect data; a flag overrides it
+    ├── LanguageModelError          the language model's server failed
+    └── DatabaseError
+        ├── DatabaseUnavailableError    down, refused, timed out, wrong password
+        ├── ExtensionMissingError       no pgvector
+        └── SchemaError                 another schema version, another dimension, a table that is not there
+
+The document store's own error, `database.document_store.StoreError`, is a `DatabaseError` and Haystack's `DocumentStoreError`.
+"""
+
+DONE, FAILED, USAGE, PARTLY_DONE, REFUSED, BELOW_THRESHOLD = range(6)
+
+
+class SynapseError(Exception):
+    """
+    The root of the tree.
+
+    :param message: One sentence: what was expected, what was found.
+    :param hint: One sentence: what to do about it; may be empty.
+    """
+
+    code = "failed"
+    exit_code = FAILED
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.message} {self.hint}".strip()
+
+
+class ConfigurationError(SynapseError, ValueError):
+    """A setting is missing, or has a value that cannot be used."""
+
+    code = "configuration"
+    exit_code = USAGE
+
+
+class InvalidInputError(SynapseError, ValueError):
+    """What the caller gave cannot be used: a filter, a document, a path."""
+
+    code = "invalid_input"
+    exit_code = USAGE
+
+
+class GuardError(SynapseError):
+    """Refused, so that nothing is lost; the hint names the flag that overrides it."""
+
+    code = "refused"
+    exit_code = REFUSED
+
+
+class LanguageModelError(SynapseError):
+    """The language model's server failed, answered nonsense, or did not answer."""
+
+    code = "language_model"
+
+
+class DatabaseError(SynapseError):
+    """PostgreSQL refused or failed."""
+
+    code = "database"
+
+
+class DatabaseUnavailableError(DatabaseError):
+    """No connection: the server is down, refuses, times out, or rejects the password."""
+
+    code = "database_unavailable"
+
+
+class ExtensionMissingError(DatabaseError):
+    """The server has no pgvector, or one that is too old."""
+
+    code = "extension_missing"
+
+
+class SchemaError(DatabaseError):
+    """The database's schema is not the one that this program expects."""
+
+    code = "schema"
