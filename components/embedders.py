@@ -1,0 +1,81 @@
+"""
+sentence-transformers-haystack's embedders, with the default model from its package instead of a model hub.
+
+`@component` makes each class anew, which breaks `super()`; hence the parents by their names.
+"""
+
+from __future__ import annotations
+
+import copy
+import threading
+from typing import Any
+
+from haystack import component
+from haystack_integrations.components.embedders.sentence_transformers import (
+    SentenceTransformersDocumentEmbedder,
+    SentenceTransformersTextEmbedder,
+)
+from transformers.utils.logging import disable_progress_bar
+
+from components.model_files import DEFAULT_MODEL, model_location
+
+_loading = threading.Lock()  # two embedders of one model share its weights only if they are not loaded at the same time
+
+
+@component
+class TextEmbedder(SentenceTransformersTextEmbedder):
+    """
+    Embeds a question.
+
+    :param model: Name of a sentence-transformers model; saved as it is, and resolved when it is loaded.
+    :param progress_bar: Whether to draw a bar; a question needs none.
+    :param options: Whatever `SentenceTransformersTextEmbedder` takes.
+    """
+
+    def __init__(self, *, model: str = DEFAULT_MODEL, progress_bar: bool = False, **options: Any) -> None:
+        SentenceTransformersTextEmbedder.__init__(self, model=model, progress_bar=progress_bar, **options)
+
+    def warm_up(self) -> None:
+        """Load the model, once."""
+        _load(self, SentenceTransformersTextEmbedder)
+
+
+@component
+class DocumentEmbedder(SentenceTransformersDocumentEmbedder):
+    """
+    Embeds documents, their title and heading before their content.
+
+    :param model: Name of a sentence-transformers model; saved as it is, and resolved when it is loaded.
+    :param meta_fields_to_embed: Metadata that is embedded with the content; `None` means title and heading.
+    :param progress_bar: Whether to draw a bar; commands draw their own.
+    :param options: Whatever `SentenceTransformersDocumentEmbedder` takes.
+    """
+
+    def __init__(
+        self,
+        *,
+        model: str = DEFAULT_MODEL,
+        meta_fields_to_embed: list[str] | None = None,
+        progress_bar: bool = False,
+        **options: Any,
+    ) -> None:
+        fields = ["title", "heading"] if meta_fields_to_embed is None else meta_fields_to_embed
+        SentenceTransformersDocumentEmbedder.__init__(
+            self, model=model, meta_fields_to_embed=fields, progress_bar=progress_bar, **options
+        )
+
+    def warm_up(self) -> None:
+        """Load the model, once."""
+        _load(self, SentenceTransformersDocumentEmbedder)
+
+
+def _load(embedder: Any, parent: type[Any]) -> None:
+    """Let the parent load the model from where its files are, while the embedder keeps the plain name."""
+    with _loading:
+        if embedder.embedding_backend is not None:
+            return
+        loader = copy.copy(embedder)
+        loader.model = model_location(embedder.model)
+        disable_progress_bar()  # transformers draws one for every model that it loads
+        parent.warm_up(loader)
+        embedder.embedding_backend = loader.embedding_backend
