@@ -1,0 +1,455 @@
+"""
+Connections to PostgreSQL: one pool per database and process, and every driver error turned into a sentence.
+
+Statements are never prepared on the server. Prepared statements break behind transaction poolers, and after five
+executions PostgreSQL may switch to a generic plan, which ignores how selective this query's filter is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import os
+import threading
+import time
+import weakref
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from psycopg.rows import dict_row
+from psycopg_pool import AsyncConnectionPool, ConnectionPool, PoolTimeout
+
+from database.embedded import EmbeddedServer, server_for
+from database.errors import (
+    ConfigurationError,
+    DatabaseError,
+    DatabaseUnavailableError,
+    ExtensionMissingError,
+    SchemaError,
+)
+
+if TYPE_CHECKING:
+    from psycopg.abc import Params, Query
+
+    from config import Settings
+
+POOL_SIZE = 16
+CONNECT_TIMEOUT = 10
+"""Seconds until a connection attempt is given up."""
+
+READ_ATTEMPTS = 3
+"""A read is run again on a fresh connection when its connection was cut, this often in all."""
+
+RESTART_PATIENCE = 5.0
+"""Seconds that a read waits for a server that was there a moment ago."""
+
+Row = dict[str, Any]
+
+
+def open_database(settings: Settings) -> Database:
+    """
+    The database that the settings name, ready for use.
+
+    The embedded server is started and its schema upgraded; any other database must already be at our version.
+
+    :raises DatabaseUnavailableError: If there is no connection.
+    :raises SchemaError: If the schema is at another version.
+    """
+    database = database_for(settings.database_url, home=str(settings.home))
+    if settings.database_url:
+        from database.schema import require_current
+
+        require_current(database)
+    return database
+
+
+_databases: dict[tuple[int, str], Database] = {}
+_registry_lock = threading.Lock()
+
+
+def database_for(conninfo: str | None, *, home: str | None = None) -> Database:
+    """
+    The `Database` of a connection string: one, with one pool, per process.
+
+    :param conninfo: Any form that libpq takes; `None` or empty means the embedded server, which is started.
+    :param home: Home folder of the embedded server.
+    :raises ConfigurationError: If the string is malformed, or both are missing.
+    """
+    server = None
+    if not conninfo:
+        if home is None:
+            raise ConfigurationError(
+                "A database is needed, but neither a connection string nor a home folder is given.",
+                hint="Set DATABASE_URL, or pass home= to use the embedded server.",
+            )
+        server = server_for(Path(home).absolute())
+        conninfo = server.conninfo()
+    key = (os.getpid(), conninfo)
+    with _registry_lock:
+        if key not in _databases:
+            if server is not None:
+                server.start()
+            _databases[key] = Database(conninfo, server=server)
+        return _databases[key]
+
+
+def parse_conninfo(conninfo: str) -> dict[str, Any]:
+    """
+    The parameters of a connection string, in any form that libpq takes: URIs, key=value, several hosts, services.
+
+    :raises ConfigurationError: If it is malformed; the message does not show it, as it may hold a password.
+    """
+    try:
+        return conninfo_to_dict(conninfo.replace("postgresql+psycopg://", "postgresql://", 1))
+    except psycopg.ProgrammingError:
+        raise ConfigurationError(
+            "The connection string must be a URL such as postgresql://user:password@host:5432/name, or key=value pairs, "
+            "but is neither.",
+            hint="Check DATABASE_URL; special characters of a password are percent-encoded in a URL.",
+        ) from None
+
+
+class Database:
+    """
+    A database and its pools. Safe to share between threads; each event loop gets a pool of its own.
+
+    :param conninfo: Any form that libpq takes.
+    :param server: The embedded server behind it, which is restarted if it should die.
+    """
+
+    def __init__(self, conninfo: str, *, server: EmbeddedServer | None = None) -> None:
+        parameters = parse_conninfo(conninfo)
+        parameters.setdefault("connect_timeout", CONNECT_TIMEOUT)
+        parameters.setdefault("application_name", "synapse")
+        self.conninfo = make_conninfo(**parameters)
+        self.server = server
+        self._lock = threading.Lock()
+        self._pool: ConnectionPool[psycopg.Connection[Row]] | None = None
+        self._async_pools: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, AsyncConnectionPool[Any]] = (
+            weakref.WeakKeyDictionary()
+        )
+
+    def __repr__(self) -> str:
+        return f"Database({self.name!r})"
+
+    @property
+    def name(self) -> str:
+        """Where it is, without secrets: `user@host:port/name`."""
+        known = conninfo_to_dict(self.conninfo)
+        place = (
+            f"{known.get('host', 'localhost')}:{known.get('port', 5432)}/{known.get('dbname', known.get('user', ''))}"
+        )
+        return f"{known['user']}@{place}" if "user" in known else place
+
+    @contextmanager
+    def connection(self) -> Iterator[psycopg.Connection[Row]]:
+        """
+        A connection that was alive a moment ago, in one transaction: committed at the end, rolled back on an exception.
+
+        :raises DatabaseError: For whatever the server or the driver refuses, with the driver's error as its cause.
+        """
+        with self._errors_wrapped(), self._checked_out(check=True) as connection:
+            yield connection
+
+    @asynccontextmanager
+    async def connection_async(self) -> AsyncIterator[psycopg.AsyncConnection[Row]]:
+        """`connection`, for asyncio."""
+        with self._errors_wrapped():
+            async with self._checked_out_async(check=True) as connection:
+                yield connection
+
+    def read(
+        self,
+        statement: Query,
+        params: Params | None = None,
+        *,
+        settings: Mapping[str, str] | None = None,
+        binary: bool = True,
+    ) -> list[Row]:
+        """
+        Run one SELECT in its own transaction, in one round trip, and again if its connection was cut.
+
+        :param statement: The query.
+        :param params: Its parameters.
+        :param settings: PostgreSQL settings that hold for this query alone.
+        :param binary: Whether values travel in binary format.
+        :raises DatabaseError: As `connection`.
+        """
+        with self._errors_wrapped():
+            for attempt in range(1, READ_ATTEMPTS + 1):
+                try:
+                    with self._checked_out(check=attempt > 1) as connection, connection.cursor(binary=binary) as cursor:
+                        with connection.pipeline():
+                            if settings:
+                                connection.execute(*_settings_statement(settings))
+                            cursor.execute(statement, params)
+                            connection.commit()
+                        return cursor.fetchall()
+                except psycopg.OperationalError as exc:
+                    if attempt == READ_ATTEMPTS or not _was_cut(exc):
+                        raise
+                    self._revive()
+            raise AssertionError("unreachable")
+
+    async def read_async(
+        self,
+        statement: Query,
+        params: Params | None = None,
+        *,
+        settings: Mapping[str, str] | None = None,
+        binary: bool = True,
+    ) -> list[Row]:
+        """`read`, for asyncio."""
+        with self._errors_wrapped():
+            for attempt in range(1, READ_ATTEMPTS + 1):
+                try:
+                    async with (
+                        self._checked_out_async(check=attempt > 1) as connection,
+                        connection.cursor(binary=binary) as cursor,
+                    ):
+                        async with connection.pipeline():
+                            if settings:
+                                await connection.execute(*_settings_statement(settings))
+                            await cursor.execute(statement, params)
+                            await connection.commit()
+                        return await cursor.fetchall()
+                except psycopg.OperationalError as exc:
+                    if attempt == READ_ATTEMPTS or not _was_cut(exc):
+                        raise
+                    await asyncio.to_thread(self._revive)
+            raise AssertionError("unreachable")
+
+    def close(self) -> None:
+        """Close the pool; the next use opens it again."""
+        with self._lock:
+            pool, self._pool = self._pool, None
+        if pool is not None:
+            pool.close()
+
+    async def close_async(self) -> None:
+        """Close the pool of the running event loop; the next use opens it again."""
+        pool = self._async_pools.pop(asyncio.get_running_loop(), None)
+        if pool is not None:
+            await pool.close()
+
+    @contextmanager
+    def unpooled(self) -> Iterator[psycopg.Connection[Row]]:
+        """One autocommit connection of its own, also to a database without the extension: for creating things."""
+        with self._errors_wrapped():
+            self._revive()
+            with psycopg.connect(self.conninfo, autocommit=True, prepare_threshold=None, row_factory=dict_row) as fresh:
+                yield fresh
+
+    # Pools
+
+    @contextmanager
+    def _checked_out(self, *, check: bool) -> Iterator[psycopg.Connection[Row]]:
+        pool = self._opened()
+        connection = self._taken(pool)
+        while check and not _is_alive(connection):
+            pool.putconn(connection)
+            self._probe(patience=RESTART_PATIENCE)
+            connection = self._taken(pool)
+        try:
+            with connection:
+                yield connection
+        finally:
+            pool.putconn(connection)
+
+    def _taken(self, pool: ConnectionPool[psycopg.Connection[Row]]) -> psycopg.Connection[Row]:
+        try:
+            return pool.getconn(timeout=CONNECT_TIMEOUT)
+        except PoolTimeout:
+            self._probe()
+            return pool.getconn(timeout=CONNECT_TIMEOUT)
+
+    @asynccontextmanager
+    async def _checked_out_async(self, *, check: bool) -> AsyncIterator[psycopg.AsyncConnection[Row]]:
+        pool = await self._opened_async()
+        connection = await self._taken_async(pool)
+        while check and not await _is_alive_async(connection):
+            await pool.putconn(connection)
+            await asyncio.to_thread(self._probe, patience=RESTART_PATIENCE)
+            connection = await self._taken_async(pool)
+        try:
+            async with connection:
+                yield connection
+        finally:
+            await pool.putconn(connection)
+
+    async def _taken_async(self, pool: AsyncConnectionPool[Any]) -> psycopg.AsyncConnection[Row]:
+        try:
+            return await pool.getconn(timeout=CONNECT_TIMEOUT)
+        except PoolTimeout:
+            await asyncio.to_thread(self._probe)
+            return await pool.getconn(timeout=CONNECT_TIMEOUT)
+
+    def _opened(self) -> ConnectionPool[psycopg.Connection[Row]]:
+        if (pool := self._pool) is not None:
+            return pool
+        with self._lock:
+            if self._pool is None:
+                self._probe()
+                self._pool = ConnectionPool(**self._pool_arguments(), configure=_register_types, open=True)
+                atexit.register(self.close)
+            return self._pool
+
+    async def _opened_async(self) -> AsyncConnectionPool[Any]:
+        loop = asyncio.get_running_loop()
+        pool = self._async_pools.get(loop)
+        if pool is None:
+            await asyncio.to_thread(self._probe)
+            fresh = AsyncConnectionPool(**self._pool_arguments(), configure=_register_types_async, open=False)
+            pool = self._async_pools.setdefault(loop, fresh)
+        await pool.open()
+        return pool
+
+    def _pool_arguments(self) -> dict[str, Any]:
+        connection = {"prepare_threshold": None, "row_factory": dict_row}
+        return {
+            "conninfo": self.conninfo,
+            "min_size": 1,
+            "max_size": POOL_SIZE,
+            "kwargs": connection,
+            "name": "synapse",
+        }
+
+    def _probe(self, *, patience: float = 0.0) -> None:
+        """
+        Connect once outside the pool, which hides the reason of a failure behind a timeout.
+
+        :param patience: Seconds that a server may take to come back.
+        """
+        deadline = time.monotonic() + patience
+        while True:
+            try:
+                self._revive()
+                with psycopg.connect(self.conninfo, prepare_threshold=None) as connection:
+                    _register_types(connection)
+                return
+            except psycopg.OperationalError:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.2)
+
+    def _revive(self) -> None:
+        if self.server is not None:
+            self.server.start()
+
+    @contextmanager
+    def _errors_wrapped(self) -> Iterator[None]:
+        try:
+            yield
+        except PoolTimeout as exc:
+            raise DatabaseUnavailableError(
+                f"A free connection to {self.name} was expected within {CONNECT_TIMEOUT} s, but all {POOL_SIZE} are busy "
+                "or the server stopped answering.",
+                hint="Run fewer queries at once, or look for long transactions in pg_stat_activity.",
+            ) from exc
+        except psycopg.Error as exc:
+            raise wrapped(exc, name=self.name) from exc
+
+
+def wrapped(exc: psycopg.Error, *, name: str) -> DatabaseError:
+    """
+    Turn a driver's error into ours.
+
+    :param exc: What psycopg raised.
+    :param name: Where the database is, without secrets.
+    """
+    text = " ".join(str(exc).split())
+    if isinstance(exc, psycopg.errors.InvalidPassword | psycopg.errors.InvalidAuthorizationSpecification) or (
+        "authentication failed" in text or "no password supplied" in text
+    ):
+        return DatabaseUnavailableError(
+            f"The server of {name} was expected to accept the user and password, but refused them.",
+            hint="Check user and password in DATABASE_URL.",
+        )
+    if "does not exist" in text and 'database "' in text:
+        return DatabaseUnavailableError(
+            f"A database was expected at {name}, but the server has none of that name.",
+            hint="Create it, or correct the name in DATABASE_URL.",
+        )
+    if isinstance(exc, psycopg.errors.UndefinedTable):
+        return SchemaError(
+            f"A table was expected in {name} that is not there: {text.split(' LINE ')[0]}.",
+            hint="Run `python synapse.py database upgrade`.",
+        )
+    if isinstance(exc, psycopg.OperationalError) and (exc.sqlstate is None or exc.sqlstate[:2] in ("08", "57")):
+        return DatabaseUnavailableError(
+            f"A connection to {name} was expected, but {_reason(text)}.",
+            hint="Check that the server runs and that DATABASE_URL names its host and port.",
+        )
+    return DatabaseError(f"{name} refused a statement: {text.split(' LINE ')[0]}")
+
+
+def _reason(text: str) -> str:
+    known = {
+        "Connection refused": "the server refused it: nothing listens there",
+        "could not translate host name": "its host name is unknown",
+        "failed to resolve host": "its host name is unknown",
+        "timeout": "the server did not answer in time",
+        "No such file or directory": "its socket is not there: the server is down",
+        "server closed the connection": "the server closed it",
+        "terminating connection": "the server closed it",
+        "the database system is shutting down": "the server is shutting down",
+        "starting up": "the server is still starting up",
+        "too many": "the server has no connection left",
+    }
+    return next((reason for sign, reason in known.items() if sign in text), f"it failed: {text}")
+
+
+def _was_cut(exc: psycopg.OperationalError) -> bool:
+    return exc.sqlstate is None or exc.sqlstate[:2] in ("08", "57")
+
+
+def _settings_statement(settings: Mapping[str, str]) -> tuple[str, Sequence[str]]:
+    calls = ", ".join("set_config(%s, %s, true)" for _ in settings)
+    return f"SELECT {calls}", [text for item in settings.items() for text in item]
+
+
+def _is_alive(connection: psycopg.Connection[Any]) -> bool:
+    try:
+        ConnectionPool.check_connection(connection)
+    except psycopg.Error:
+        return False
+    return True
+
+
+async def _is_alive_async(connection: psycopg.AsyncConnection[Any]) -> bool:
+    try:
+        await AsyncConnectionPool.check_connection(connection)
+    except psycopg.Error:
+        return False
+    return True
+
+
+def _register_types(connection: psycopg.Connection[Any]) -> None:
+    from pgvector.psycopg import register_vector
+
+    try:
+        register_vector(connection)
+    except psycopg.ProgrammingError as exc:
+        raise _extension_missing() from exc
+    connection.commit()
+
+
+async def _register_types_async(connection: psycopg.AsyncConnection[Any]) -> None:
+    from pgvector.psycopg import register_vector_async
+
+    try:
+        await register_vector_async(connection)
+    except psycopg.ProgrammingError as exc:
+        raise _extension_missing() from exc
+    await connection.commit()
+
+
+def _extension_missing() -> ExtensionMissingError:
+    return ExtensionMissingError(
+        "The extension vector was expected in this database, but is not installed.",
+        hint="Run `python synapse.py database upgrade` as its owner, or CREATE EXTENSION vector as a superuser.",
+    )

@@ -1,0 +1,33 @@
+-- list_models --
+SELECT name, model, dimension, table_name, vector_type, language, active
+  FROM embedding_models
+ ORDER BY created_at, name
+
+-- active_model --
+SELECT name, model, dimension, table_name, vector_type, language, active
+  FROM embedding_models
+ WHERE active
+
+-- model_names_and_tables --
+SELECT name, table_name FROM embedding_models WHERE name = %(name)s OR table_name = %(table_name)s
+
+-- create_table --
+SELECT synapse_create_documents_table(%(table_name)s, %(dimension)s, %(vector_type)s, %(language)s)
+
+-- add_model --
+INSERT INTO embedding_models (name, model, dimension, table_name, vector_type, language, active)
+VALUES (%(name)s, %(model)s, %(dimension)s, %(table_name)s, %(vector_type)s, %(language)s,
+        NOT EXISTS (SELECT FROM embedding_models))
+
+-- deactivate --
+UPDATE embedding_models SET active = false WHERE active
+
+-- activate --
+UPDATE embedding_models SET active = true WHERE name = %(name)s
+
+-- delete_sources --
+-- Texts and chunk numbers follow by their foreign keys.
+DELETE FROM sources WHERE model = %(name)s
+
+-- delete_model --
+DELETE FROM embedding_models WHERE name = %(name)s
