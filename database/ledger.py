@@ -148,11 +148,14 @@ class Ledger:
         Give sources their new names without embedding anything.
 
         :param moves: Old name, new state, and the keys of `meta` to overwrite in its chunks; the old and the new name
-            may be the same, to change `meta` alone.
+            may be the same, to change `meta` alone. What stood under the new name is replaced.
         """
         with self.database.connection() as connection:
             self._lock(connection, [name for old, state, _ in moves for name in (old, state.source)])
             for old, state, changes in moves:
+                if old != state.source:
+                    self._delete_documents(connection, [state.source])
+                    connection.execute(_SQL["delete_sources"], self._of(sources=[state.source]))
                 connection.execute(_SQL["rename"], self._of(old=old, **asdict(state)))
                 connection.execute(self._on_table("update_meta"), self._of(source=state.source, changes=Jsonb(changes)))
 

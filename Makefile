@@ -1,0 +1,49 @@
+# `make demo` and `make test` need Python 3.11 or later and nothing else.
+PYTHON ?= python3
+VENV := .venv
+RUN := $(VENV)/bin/python
+export HF_HUB_OFFLINE ?= 1
+
+.PHONY: demo test test-system check check-static format requirements clean
+
+demo: $(VENV)/.installed
+	@$(RUN) synapse.py index docs examples/documents
+	@$(RUN) -m examples.demo
+
+test: $(VENV)/.installed-dev
+	$(RUN) -m pytest -m "not system"
+
+# What needs system packages: psql and a pooler. .ci/run installs them; there a skip is a failure.
+test-system: $(VENV)/.installed-dev
+	$(RUN) -m pytest -m system
+
+check: check-static test
+
+check-static: $(VENV)/.installed-dev
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/mypy
+	$(VENV)/bin/lint-imports
+
+format: $(VENV)/.installed-dev
+	$(VENV)/bin/ruff format .
+	$(VENV)/bin/ruff check --fix .
+
+# The pins, compiled from the reasons. torch stays as it is: see requirements.in.
+requirements: $(VENV)/.installed-dev
+	$(VENV)/bin/pip-compile -q --strip-extras --no-header --no-emit-index-url --no-emit-find-links --no-emit-trusted-host -o requirements.txt requirements.in
+	$(VENV)/bin/pip-compile -q --strip-extras --no-header --no-emit-index-url --no-emit-find-links --no-emit-trusted-host -o requirements-dev.txt requirements-dev.in
+
+clean:
+	rm -rf $(VENV) .synapse .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed: requirements.txt | $(VENV)/bin/python
+	$(VENV)/bin/pip install -q --disable-pip-version-check -r requirements.txt
+	@touch $@
+
+$(VENV)/.installed-dev: requirements-dev.txt $(VENV)/.installed
+	$(VENV)/bin/pip install -q --disable-pip-version-check -r requirements-dev.txt
+	@touch $@

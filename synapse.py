@@ -1,0 +1,27 @@
+"""The door: `python synapse.py COMMAND`. Which command, with which settings; the work is done in `commands/`."""
+
+import signal
+import sys
+
+import typer
+
+from commands import ask, chat, database, documents, index, models, search
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    help="Answers from your own documents, on PostgreSQL + pgvector.",
+)
+app.command()(index.index)
+app.command()(ask.ask)
+app.command()(search.search)
+app.command()(chat.chat)
+app.add_typer(documents.app, name="documents")
+app.add_typer(models.app, name="models")
+app.add_typer(database.app, name="database")
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that the last one stops the server
+    app(prog_name="synapse.py")
