@@ -76,6 +76,6 @@ def _load(embedder: Any, parent: type[Any]) -> None:
             return
         loader = copy.copy(embedder)
         loader.model = model_location(embedder.model)
-        disable_progress_bar()  # transformers draws one for every model that it loads
+        disable_progress_bar()  # type: ignore[no-untyped-call]  # transformers draws one for every model that it loads
         parent.warm_up(loader)
         embedder.embedding_backend = loader.embedding_backend
