@@ -28,6 +28,7 @@ from database.errors import (
     ConfigurationError,
     DatabaseError,
     DatabaseUnavailableError,
+    DataRefusedError,
     ExtensionMissingError,
     SchemaError,
 )
@@ -379,6 +380,8 @@ def wrapped(exc: psycopg.Error, *, name: str) -> DatabaseError:
             f"A table was expected in {name} that is not there: {text.split(' LINE ')[0]}.",
             hint="Run `python synapse.py database upgrade`.",
         )
+    if isinstance(exc, psycopg.DataError | psycopg.errors.ProgramLimitExceeded):
+        return DataRefusedError(f"{name} cannot hold a value: {text.split(' LINE ')[0]}")
     if isinstance(exc, psycopg.OperationalError) and (exc.sqlstate is None or exc.sqlstate[:2] in ("08", "57")):
         return DatabaseUnavailableError(
             f"A connection to {name} was expected, but {_reason(text)}.",

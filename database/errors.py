@@ -11,6 +11,7 @@ A message says what was expected and what was found; `hint` says what to do. Doo
     └── DatabaseError
         ├── DatabaseUnavailableError    down, refused, timed out, wrong password
         ├── ExtensionMissingError       no pgvector
+        ├── DataRefusedError            a value that PostgreSQL cannot hold, such as a text too long for its index
         └── SchemaError                 another schema version, another dimension, a table that is not there
 
 The document store's own error, `database.document_store.StoreError`, is a `DatabaseError` and Haystack's `DocumentStoreError`.
@@ -82,6 +83,12 @@ class ExtensionMissingError(DatabaseError):
     """The server has no pgvector, or one that is too old."""
 
     code = "extension_missing"
+
+
+class DataRefusedError(DatabaseError):
+    """A value that PostgreSQL cannot hold; without it, the same statement would be accepted."""
+
+    code = "data_refused"
 
 
 class SchemaError(DatabaseError):

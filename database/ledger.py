@@ -157,7 +157,7 @@ class Ledger:
                     self._delete_documents(connection, [state.source])
                     connection.execute(_SQL["delete_sources"], self._of(sources=[state.source]))
                 connection.execute(_SQL["rename"], self._of(old=old, **asdict(state)))
-                connection.execute(self._on_table("update_meta"), self._of(source=state.source, changes=Jsonb(changes)))
+                connection.execute(self._on_table("move_chunks"), self._of(source=state.source, changes=Jsonb(changes)))
 
     def remove(self, sources: Sequence[str]) -> int:
         """

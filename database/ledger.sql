@@ -62,10 +62,21 @@ UPDATE sources
        checked_at_ns = %(checked_at_ns)s, content_hash = %(content_hash)s, meta_hash = %(meta_hash)s
  WHERE model = %(model)s AND source = %(old)s
 
--- update_meta --
-UPDATE {table}
-   SET meta = meta || %(changes)s
- WHERE id IN (SELECT document_id FROM source_chunks WHERE model = %(model)s AND source = %(source)s)
+-- move_chunks --
+-- Chunks get the ids that pipelines.indexing_run.chunk_id gives them under the new name, so that those of the old name
+-- are free for a file that appears there later.
+WITH renamed AS (
+    SELECT d.id AS old_id,
+           left(encode(sha256(convert_to(concat_ws(E'\n', c.source, c.position, coalesce(d.meta ->> 'title', ''),
+                                                   coalesce(d.meta ->> 'heading', ''), coalesce(d.content, '')),
+                                         'UTF8')), 'hex'), 40) AS new_id
+      FROM source_chunks c
+      JOIN {table} d ON d.id = c.document_id
+     WHERE c.model = %(model)s AND c.source = %(source)s
+), moved AS (
+    UPDATE {table} SET id = new_id, meta = meta || %(changes)s FROM renamed WHERE id = old_id
+)
+UPDATE source_chunks SET document_id = new_id FROM renamed WHERE model = %(model)s AND document_id = old_id
 
 -- delete_sources --
 -- Texts and chunk numbers follow by their foreign keys.
