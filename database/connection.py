@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import atexit
 import os
+import re
 import threading
 import time
 import weakref
@@ -47,6 +48,8 @@ READ_ATTEMPTS = 3
 
 RESTART_PATIENCE = 5.0
 """Seconds that a read waits for a server that was there a moment ago."""
+
+_SQLALCHEMY_DRIVER = re.compile(r"^postgresql\+\w+://")
 
 Row = dict[str, Any]
 
@@ -105,7 +108,7 @@ def parse_conninfo(conninfo: str) -> dict[str, Any]:
     :raises ConfigurationError: If it is malformed; the message does not show it, as it may hold a password.
     """
     try:
-        return conninfo_to_dict(conninfo.replace("postgresql+psycopg://", "postgresql://", 1))
+        return conninfo_to_dict(_SQLALCHEMY_DRIVER.sub("postgresql://", conninfo))
     except psycopg.ProgrammingError:
         raise ConfigurationError(
             "The connection string must be a URL such as postgresql://user:password@host:5432/name, or key=value pairs, "

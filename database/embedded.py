@@ -259,42 +259,53 @@ class EmbeddedServer:
     def _start(self) -> None:
         settings = self._settings | {"unix_socket_directories": str(self._socket), "unix_socket_permissions": "0700"}
         options = " ".join(f"-c {name}={_shell_quoted(value)}" for name, value in settings.items())
-        self._remove_stale_pid_file()
-        self._run(
-            *("pg_ctl", "start", "-D", self._data, "-l", self.log, "-w", "-t", START_TIMEOUT, "-o", options),
-            check=False,  # another start may be under way: whether it answers is what counts
-        )
         deadline = time.monotonic() + START_TIMEOUT
-        while not self._accepts_connections():
-            if time.monotonic() > deadline or not (self._data / "postmaster.pid").exists():
+        while True:
+            hopeless = not self._living() or time.monotonic() > deadline
+            self._run(
+                *("pg_ctl", "start", "-D", self._data, "-l", self.log, "-w", "-t", START_TIMEOUT, "-o", options),
+                check=False,  # a start may be under way already: whether the server answers is what counts
+            )
+            if self._accepts_connections():
+                return
+            if hopeless:
                 raise DatabaseUnavailableError(
                     f"The embedded database does not start: {_last_line(self.log)}",
                     hint=f"Its log is {self.log}.",
                 )
-            time.sleep(0.1)
+            time.sleep(0.2)
 
-    def _remove_stale_pid_file(self) -> None:
-        """PostgreSQL trusts any live process of that number; in a container it may be a stranger's after a restart."""
+    def _living(self) -> bool:
+        """
+        Whether any process of this cluster lives; if none does, its two lock files are removed.
+
+        PostgreSQL takes any process of the number in them for its own, a zombie or, after a restart of a container,
+        a stranger. They must not go while a backend lives, as they are what keeps a second postmaster out.
+        """
         import psutil
 
-        pid_file = self._data / "postmaster.pid"
-        with suppress(OSError, ValueError, IndexError):
-            pid = int(pid_file.read_text().split("\n", 1)[0])
-            with suppress(psutil.Error):
-                if psutil.Process(pid).name().startswith("postgres"):
-                    return
-            pid_file.unlink()
+        lock_files = (self._data / "postmaster.pid", self._socket / ".s.PGSQL.5432.lock")
+        if not any(path.exists() for path in lock_files):
+            return False
+        for process in psutil.process_iter(["cwd", "status"]):
+            if process.info["cwd"] == str(self._data) and process.info["status"] != psutil.STATUS_ZOMBIE:
+                return True
+        for path in lock_files:
+            path.unlink(missing_ok=True)
+        return False
 
     def _accepts_connections(self) -> bool:
-        while True:
+        deadline = time.monotonic() + START_TIMEOUT
+        while time.monotonic() < deadline:
             try:
                 psycopg.connect(self.conninfo(owner=True, dbname="postgres"), connect_timeout=5).close()
             except psycopg.OperationalError as exc:
-                if "starting up" in str(exc) or "recovery" in str(exc) or "shutting down" in str(exc):
-                    time.sleep(0.05)
-                    continue
-                return False
-            return True
+                if not any(sign in str(exc) for sign in ("starting up", "recovery", "shutting down")):
+                    return False
+                time.sleep(0.05)
+            else:
+                return True
+        return False
 
     def _ensure_schema(self) -> None:
         from database.schema import ensure_current
