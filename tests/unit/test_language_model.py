@@ -1,0 +1,142 @@
+"""The language model's server fails; callers get one sentence, in time, whichever way they asked."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from haystack.dataclasses import StreamingChunk
+from haystack.utils import Secret
+
+from components.language_model import LanguageModel
+from database.errors import LanguageModelError
+from tests.fake_llm import FakeLanguageModel
+
+KEY = "sk-very-secret"
+
+
+def sync(model: LanguageModel) -> str:
+    return str(model.run("Hello?")["replies"][0].text)
+
+
+def streaming(model: LanguageModel) -> str:
+    parts: list[str] = []
+    model.run("Hello?", streaming_callback=lambda chunk: parts.append(chunk.content))
+    return "".join(parts)
+
+
+def asynchronous(model: LanguageModel) -> str:
+    return str(asyncio.run(model.run_async("Hello?"))["replies"][0].text)
+
+
+def asynchronous_streaming(model: LanguageModel) -> str:
+    parts: list[str] = []
+
+    async def collect(chunk: StreamingChunk) -> None:
+        parts.append(chunk.content)
+
+    asyncio.run(model.run_async("Hello?", streaming_callback=collect))
+    return "".join(parts)
+
+
+WAYS = [sync, streaming, asynchronous, asynchronous_streaming]
+Way = Callable[[LanguageModel], str]
+
+
+def language_model(server: FakeLanguageModel, **options: Any) -> LanguageModel:
+    options.setdefault("timeout", 5.0)
+    return LanguageModel(api_key=Secret.from_token(KEY), api_base_url=server.url, model="fake", **options)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_answers(way: Way) -> None:
+    with FakeLanguageModel("Two words.") as server:
+        model = language_model(server)
+        assert way(model) == "Two words."
+        assert way(model) == "Two words."
+        assert server.keys == [f"Bearer {KEY}"] * 2
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("failure", ["429", "500"])
+def test_asks_again_when_the_server_is_busy_or_broken(way: Way, failure: str) -> None:
+    with FakeLanguageModel("Two words.", failures=(failure, failure)) as server:
+        assert way(language_model(server)) == "Two words."
+        assert len(server.requests) == 3
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize(
+    ("failure", "sentence", "requests"),
+    [
+        ("429", "is busy or out of quota (429)", 3),
+        ("429-forever-later", "is busy or out of quota (429)", 1),
+        ("500", "failed (500)", 3),
+        ("401", "refused the key (401)", 1),
+        ("404", "knows no model 'fake' (404)", 1),
+        ("garbage", "sent something that is not an answer", 1),
+        ("html", "sent something that is not an answer", 1),
+        ("empty", "sent something that is not an answer", 1),
+        ("silent", "did not answer within 0.3 seconds", 1),
+    ],
+)
+def test_failures_are_sentences(way: Way, failure: str, sentence: str, requests: int) -> None:
+    with FakeLanguageModel(forever=failure) as server:
+        model = language_model(server, timeout=0.3 if failure == "silent" else 5.0)
+        began = time.monotonic()
+        with pytest.raises(LanguageModelError) as caught:
+            way(model)
+        assert time.monotonic() - began < 4
+        assert len(server.requests) == requests
+    assert sentence in caught.value.message
+    assert "127.0.0.1" in caught.value.message
+    assert caught.value.hint
+    assert KEY not in repr(caught.value) + str(caught.value)
+    assert "secret-document-text" not in str(caught.value)
+    assert caught.value.__suppress_context__
+
+
+@pytest.mark.parametrize("way", [streaming, asynchronous_streaming])
+@pytest.mark.parametrize("failure", ["cut", "unfinished"])
+def test_a_stream_that_ends_early_is_no_answer(way: Way, failure: str) -> None:
+    with FakeLanguageModel("One two three four five six.", forever=failure) as server:
+        with pytest.raises(LanguageModelError, match="broke off in the middle"):
+            way(language_model(server))
+        assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize("way", [sync, asynchronous])
+def test_a_body_that_ends_early_is_no_answer(way: Way) -> None:
+    with FakeLanguageModel("One two three four.", forever="cut") as server, pytest.raises(LanguageModelError):
+        way(language_model(server, max_retries=0))
+
+
+def test_no_server_at_all() -> None:
+    with FakeLanguageModel() as server:
+        gone = server.url
+    model = LanguageModel(api_base_url=gone, timeout=5.0, max_retries=0)
+    with pytest.raises(LanguageModelError, match="could not be reached"):
+        model.run("Hello?")
+
+
+def test_servers_without_keys_need_none() -> None:
+    with FakeLanguageModel("Fine.") as server:
+        assert sync(LanguageModel(api_base_url=server.url)) == "Fine."
+
+
+def test_the_callers_own_errors_stay_their_own() -> None:
+    def fail(chunk: StreamingChunk) -> None:
+        raise ZeroDivisionError
+
+    async def fail_async(chunk: StreamingChunk) -> None:
+        raise ZeroDivisionError
+
+    with FakeLanguageModel() as server:
+        model = language_model(server)
+        with pytest.raises(ZeroDivisionError):
+            model.run("Hello?", streaming_callback=fail)
+        with pytest.raises(ZeroDivisionError):
+            asyncio.run(model.run_async("Hello?", streaming_callback=fail_async))
