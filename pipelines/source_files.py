@@ -157,13 +157,13 @@ def _visit(
     if suffix not in suffixes:
         found.skipped[suffix] += 1
         return
-    if entry.is_symlink() and any(is_below(os.path.realpath(entry.path), other) for other in found.roots):
-        return  # the file itself is listed under its own name
     try:
         status = entry.stat()
     except OSError as exc:
         found.closed[entry.path] = f"the file cannot be looked at: {exc.strerror}"
         return
+    if entry.is_symlink() and any(is_below(os.path.realpath(entry.path), other) for other in found.roots):
+        return  # the file itself is listed under its own name
     if stat.S_ISREG(status.st_mode):
         sidecar = next((candidate for candidate in _sidecar_names(name) if candidate in names), None)
         beside = sidecar and os.path.join(os.path.dirname(entry.path), sidecar)
