@@ -102,7 +102,8 @@ class Ledger:
         """
         Write sources with their texts and chunks, and remove their stale chunks, in one transaction.
 
-        :raises DatabaseError: If anything is refused; then nothing of this call was written.
+        :raises InvalidInputError: If PostgreSQL cannot hold a chunk as it is; then nothing of this call was written.
+        :raises DatabaseError: If the database refuses; likewise.
         """
         if not sources:
             return
@@ -112,7 +113,13 @@ class Ledger:
         with self.database.connection() as connection:
             self._lock(connection, names)
             self._delete_documents(connection, names, kept=[document.id for document in documents])
-            write_rows(connection, self.model.table_name, documents)
+            write_rows(
+                connection,
+                self.model.table_name,
+                documents,
+                dimension=self.model.dimension,
+                vector_type=self.model.vector_type,
+            )
             for source in sources:
                 self._upsert(
                     connection,

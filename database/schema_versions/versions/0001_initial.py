@@ -13,9 +13,14 @@ revision = "0001"
 down_revision = None
 
 VERSIONS = Path(__file__).parent
+FUNCTIONS = VERSIONS.parents[1]
 
 
 def upgrade() -> None:
     with op.get_bind().connection.cursor() as cursor:  # psycopg2's own, which leaves a lone % alone
-        for path in (VERSIONS.parents[1] / "create_documents_table.sql", VERSIONS / "0001.sql"):
+        for path in (
+            FUNCTIONS / "filter_functions.sql",
+            FUNCTIONS / "create_documents_table.sql",
+            VERSIONS / "0001.sql",
+        ):
             cursor.execute(path.read_text(encoding="utf-8"))
