@@ -29,10 +29,13 @@ format: $(VENV)/.installed-dev
 	$(VENV)/bin/ruff format .
 	$(VENV)/bin/ruff check --fix .
 
-# The pins, compiled from the reasons. torch stays as it is: see requirements.in.
-requirements: $(VENV)/.installed-dev
-	$(VENV)/bin/pip-compile -q --strip-extras --no-header --no-emit-index-url --no-emit-find-links --no-emit-trusted-host -o requirements.txt requirements.in
-	$(VENV)/bin/pip-compile -q --strip-extras --no-header --no-emit-index-url --no-emit-find-links --no-emit-trusted-host -o requirements-dev.txt requirements-dev.in
+# The pins, compiled from the reasons.
+COMPILE := $(VENV)/bin/pip-compile -q --strip-extras --no-header --no-emit-index-url --no-emit-find-links --no-emit-trusted-host
+requirements: | $(VENV)/bin/python
+	$(VENV)/bin/pip install -q pip-tools
+	$(COMPILE) -o requirements.txt requirements.in
+	$(COMPILE) -o requirements-dev.txt requirements-dev.in
+	@sed -i 's/^\(torch==[0-9.]*\)+cpu$$/\1/' requirements.txt requirements-dev.txt  # which build is the index's to say
 
 clean:
 	rm -rf $(VENV) .synapse .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -87,7 +87,7 @@ def test_reads_survive_a_restart(database: Database, server: EmbeddedServer | No
 
 
 def test_a_write_is_rolled_back_whole(database: Database) -> None:
-    with pytest.raises(RuntimeError), database.connection() as connection:
+    with pytest.raises(RuntimeError), database.connection() as connection:  # noqa: PT012
         connection.execute(
             "INSERT INTO sources (model, source, root, size, mtime_ns, checked_at_ns, content_hash, meta_hash, fingerprint)"
             " VALUES ('all-minilm-l6-v2', 'a', '', 0, 0, 0, '', '', '')"
