@@ -1,0 +1,57 @@
+"""`database` and `models`, as a user runs them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from tests.acceptance.program import Program
+
+
+def test_status_of_the_embedded_database(program: Program) -> None:
+    status = program.json("database", "status")
+    assert status["embedded"] is True
+    assert status["schema_version"] == status["expected_schema_version"]
+    assert status["superuser"] is False
+    assert "documents_all_minilm_l6_v2" in {table["name"] for table in status["tables"]}
+
+    text = program.run("database", "status").stdout
+    assert "an embedded server" in text
+    assert "pgvector 0.8" in text
+
+
+def test_upgrade_is_harmless_when_nothing_is_to_do(program: Program) -> None:
+    done = program.json("database", "upgrade")
+    assert done["before"] == done["after"]
+
+
+def test_models(program: Program) -> None:
+    assert [model["name"] for model in program.json("models", "list")["models"]] == ["all-minilm-l6-v2"]
+    added = program.json("models", "add", "org/Some-Model_v2", "--dimension", 3)
+    assert (added["name"], added["table_name"], added["active"]) == ("some-model-v2", "documents_some_model_v2", False)
+
+    refused = program.json("models", "add", "org/Some-Model_v2", "--dimension", 3, exit_code=2)
+    assert refused["error"]["code"] == "invalid_input"
+    assert program.json("models", "switch", "some-model-v2") == {"active": "some-model-v2"}
+    assert program.json("models", "drop", "some-model-v2", exit_code=4)["error"]["code"] == "refused"
+    program.json("models", "switch", "all-minilm-l6-v2")
+    assert program.json("models", "drop", "some-model-v2", exit_code=4)["error"]["hint"] == "Repeat with --yes."
+    assert program.json("models", "drop", "some-model-v2", "--yes")["documents"] == 0
+    assert len(program.json("models", "list")["models"]) == 1
+
+
+def test_a_server_that_is_down(program: Program) -> None:
+    elsewhere = replace(program, environment={"DATABASE_URL": "postgresql://u:secret@127.0.0.1:9/d"})
+    for command in (("database", "status"), ("models", "list")):
+        done = elsewhere.run(*command)
+        assert done.returncode == 1
+        assert done.stdout == ""
+        assert done.stderr.count("\n") == 1, done.stderr
+        assert "nothing listens there" in done.stderr
+        assert "secret" not in done.stderr
+        assert elsewhere.json(*command, exit_code=1)["error"]["code"] == "database_unavailable"
+
+
+def test_a_setting_that_cannot_be_used(program: Program) -> None:
+    done = replace(program, environment={"SYNAPSE_TOP_K": "many"}).run("database", "status")
+    assert done.returncode == 2
+    assert done.stderr == "SYNAPSE_TOP_K must be a number, but is 'many'.\n"

