@@ -83,8 +83,8 @@ class Settings:
         :raises ConfigurationError: If a variable has a value that cannot be used; the message names it.
         """
         load_dotenv(env_file or PROJECT / ".env")
-        os.environ.setdefault("HAYSTACK_TELEMETRY_ENABLED", "False")
-        os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+        for variable, quiet in (("HAYSTACK_TELEMETRY_ENABLED", "False"), ("TOKENIZERS_PARALLELISM", "false")):
+            os.environ[variable] = os.environ.get(variable) or quiet
         given = {name: os.environ[variable] for name, variable in VARIABLES.items() if os.environ.get(variable)}
         values = {name: _converted(name, text) for name, text in given.items()}
         return cls(from_environment=True, **values)

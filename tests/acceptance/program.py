@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from config import VARIABLES
+
 PROJECT = Path(__file__).parents[2]
 
 
@@ -58,6 +60,7 @@ class Program:
         )
 
     def full_environment(self) -> dict[str, str]:
-        """A clean shell's variables, and ours."""
+        """A clean shell's variables, and ours; empty ones keep a developer's `.env` out."""
+        unset = dict.fromkeys(VARIABLES.values(), "")
         kept = {name: os.environ[name] for name in ("PATH", "HOME", "TMPDIR", "LANG") if name in os.environ}
-        return {**kept, "SYNAPSE_HOME": str(self.home), "HF_HUB_OFFLINE": "1", **self.environment}
+        return {**unset, **kept, "SYNAPSE_HOME": str(self.home), "HF_HUB_OFFLINE": "1", **self.environment}
