@@ -18,6 +18,7 @@ from haystack_integrations.components.embedders.sentence_transformers import (
 from transformers.utils.logging import disable_progress_bar
 
 from components.model_files import DEFAULT_MODEL, model_location
+from database.errors import ConfigurationError
 
 _loading = threading.Lock()  # two embedders of one model share its weights only if they are not loaded at the same time
 
@@ -67,6 +68,17 @@ class DocumentEmbedder(SentenceTransformersDocumentEmbedder):
     def warm_up(self) -> None:
         """Load the model, once."""
         _load(self, SentenceTransformersDocumentEmbedder)
+
+
+def embedding_dimension(model: str) -> int:
+    """
+    The length of a model's vectors; loads it.
+
+    :raises ConfigurationError: If it cannot be loaded.
+    """
+    embedder = TextEmbedder(model=model)
+    embedder.warm_up()
+    return len(embedder.run(text="dimension")["embedding"])
 
 
 def _load(embedder: Any, parent: type[Any]) -> None:
