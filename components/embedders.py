@@ -89,5 +89,12 @@ def _load(embedder: Any, parent: type[Any]) -> None:
         loader = copy.copy(embedder)
         loader.model = model_location(embedder.model)
         disable_progress_bar()  # type: ignore[no-untyped-call]  # transformers draws one for every model that it loads
-        parent.warm_up(loader)
+        try:
+            parent.warm_up(loader)
+        except (OSError, ValueError) as exc:
+            raise ConfigurationError(
+                f"EMBEDDING_MODEL must be a model on the hub, or a folder that holds one; {embedder.model!r} cannot be "
+                f"loaded: {str(exc).splitlines()[0]}",
+                hint=f"Check the name and the network, or use the default, {DEFAULT_MODEL}, which needs neither.",
+            ) from exc
         embedder.embedding_backend = loader.embedding_backend
