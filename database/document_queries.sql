@@ -1,0 +1,155 @@
+-- nearest_documents --
+-- Nearest first, through the HNSW index where it pays. Its scan may return slightly out of order (relaxed) and stops after
+-- hnsw.max_scan_tuples: what it found is sorted again, and when it found fewer than wanted, the answer is exact instead.
+WITH near AS MATERIALIZED (
+    SELECT {columns}, embedding {operator} %(embedding)b::{vector_type} AS distance
+      FROM {table}
+     WHERE embedding IS NOT NULL AND {condition}
+     ORDER BY embedding {operator} %(embedding)b::{vector_type}
+     LIMIT %(top_k)s
+), found AS (
+    SELECT count(*) AS documents FROM near WHERE distance <> 'NaN'
+), nearest AS (
+    SELECT near.* FROM near, found WHERE documents >= %(top_k)s
+     UNION ALL
+    SELECT rest.*
+      FROM found, LATERAL (
+          SELECT {columns}, embedding {operator} %(embedding)b::{vector_type} AS distance
+            FROM {table}
+           WHERE documents < %(top_k)s AND embedding IS NOT NULL AND {condition}
+             AND (embedding {operator} %(embedding)b::{vector_type}) <> 'NaN'
+           ORDER BY (embedding {operator} %(embedding)b::{vector_type}) + 0
+           LIMIT %(top_k)s
+      ) AS rest
+)
+SELECT nearest.*, {score} AS score
+  FROM nearest
+ ORDER BY distance + 0, id
+ LIMIT %(top_k)s
+
+-- nearest_documents_exactly --
+-- Nearest first, every document compared: the sum keeps the index out.
+SELECT {columns}, {score} AS score
+  FROM (SELECT *, embedding {operator} %(embedding)b::{vector_type} AS distance FROM {table} WHERE {condition}) AS compared
+ WHERE distance <> 'NaN'
+ ORDER BY distance + 0, id
+ LIMIT %(top_k)s
+
+-- terms --
+-- The question's words that the search will look for: the longest, as they tend to be the rarest.
+SELECT lexeme,
+       ('''' || replace(replace(lexeme, '\', '\\'), '''', '''''') || '''')::tsquery AS query
+  FROM unnest(to_tsvector({language}, %(question)s))
+ ORDER BY length(lexeme) DESC, lexeme
+ LIMIT %(max_terms)s
+
+-- keyword_documents --
+-- Any of the words may match. Rows found through the index, a word's weight is its rarity (BM25's idf); the best by the sum
+-- of weights alone are then ranked by BM25 with frequencies and lengths, as parsing a text costs about 0.1 ms.
+WITH terms AS MATERIALIZED ({terms}),
+matches AS MATERIALIZED (
+    SELECT terms.lexeme, found.id, found.passes
+      FROM terms, LATERAL (
+          SELECT id, ({condition}) IS TRUE AS passes FROM {table} WHERE to_tsvector({language}, content) @@ terms.query
+      ) AS found
+), total AS MATERIALIZED (
+    SELECT greatest((SELECT reltuples FROM pg_class WHERE oid = {table_name}::regclass),
+                    (SELECT count(DISTINCT id) FROM matches), 1) AS documents
+), weights AS MATERIALIZED (
+    SELECT lexeme, ln(1 + (documents - count(*) + 0.5) / (count(*) + 0.5)) AS weight
+      FROM matches, total
+     GROUP BY lexeme, documents
+), pool AS MATERIALIZED (
+    SELECT id FROM matches JOIN weights USING (lexeme) WHERE passes
+     GROUP BY id ORDER BY sum(weight) DESC, id LIMIT %(candidates)s
+), texts AS MATERIALIZED (
+    SELECT {columns}, length(content) / nullif(avg(length(content)) OVER (), 0) AS relative_length
+      FROM {table} JOIN pool USING (id)
+)
+SELECT {columns}, score
+  FROM texts, LATERAL ({keyword_score}) AS keywords (score)
+ ORDER BY score DESC, id
+ LIMIT %(top_k)s
+
+-- keyword_score --
+-- BM25 with k1 = 1.2 and b = 0.75 (Robertson & Zaragoza, 2009); lengths are in characters.
+SELECT coalesce(sum(weight * frequency * 2.2 / (frequency + 1.2 * (0.25 + 0.75 * relative_length))), 0)::float8
+  FROM (SELECT lexeme, cardinality(positions) AS frequency FROM unnest(to_tsvector({language}, content))) AS words
+  JOIN weights USING (lexeme)
+
+-- hybrid_documents --
+-- Both legs find candidates; each candidate, whichever leg found it, is then scored by both. A score is divided by the best
+-- of its kind before the two are averaged: their shape survives, which ranks alone would throw away (Bruch et al., 2023).
+WITH near AS MATERIALIZED (
+    SELECT id, embedding {operator} %(embedding)b::{vector_type} AS distance
+      FROM {table}
+     WHERE embedding IS NOT NULL AND {condition}
+     ORDER BY embedding {operator} %(embedding)b::{vector_type}
+     LIMIT %(candidates)s
+), found AS (
+    SELECT count(*) AS documents FROM near WHERE distance <> 'NaN'
+), nearest AS (
+    SELECT id FROM near, found WHERE documents >= %(top_k)s
+     UNION ALL
+    SELECT rest.id
+      FROM found, LATERAL (
+          SELECT id FROM {table}
+           WHERE documents < %(top_k)s AND embedding IS NOT NULL AND {condition}
+             AND (embedding {operator} %(embedding)b::{vector_type}) <> 'NaN'
+           ORDER BY (embedding {operator} %(embedding)b::{vector_type}) + 0
+           LIMIT %(candidates)s
+      ) AS rest
+), terms AS MATERIALIZED ({terms}),
+matches AS MATERIALIZED (
+    SELECT terms.lexeme, found.id, found.passes
+      FROM terms, LATERAL (
+          SELECT id, ({condition}) IS TRUE AS passes FROM {table} WHERE to_tsvector({language}, content) @@ terms.query
+      ) AS found
+), total AS MATERIALIZED (
+    SELECT greatest((SELECT reltuples FROM pg_class WHERE oid = {table_name}::regclass),
+                    (SELECT count(DISTINCT id) FROM matches), 1) AS documents
+), weights AS MATERIALIZED (
+    SELECT lexeme, ln(1 + (documents - count(*) + 0.5) / (count(*) + 0.5)) AS weight
+      FROM matches, total
+     GROUP BY lexeme, documents
+), worded AS (
+    SELECT id FROM matches JOIN weights USING (lexeme) WHERE passes
+     GROUP BY id ORDER BY sum(weight) DESC, id LIMIT %(candidates)s
+), pool AS MATERIALIZED (
+    SELECT id FROM nearest UNION SELECT id FROM worded
+), texts AS MATERIALIZED (
+    SELECT {columns},
+           nullif(embedding {operator} %(embedding)b::{vector_type}, 'NaN') AS distance,
+           length(content) / nullif(avg(length(content)) OVER (), 0) AS relative_length
+      FROM {table} JOIN pool USING (id)
+), scored AS (
+    SELECT {columns}, {score} AS similarity, keyword_score
+      FROM texts, LATERAL ({keyword_score}) AS keywords (keyword_score)
+)
+SELECT {columns}, similarity, keyword_score,
+       (coalesce(greatest(similarity, 0) / nullif(max(greatest(similarity, 0)) OVER (), 0), 0)
+        + coalesce(keyword_score / nullif(max(keyword_score) OVER (), 0), 0)) / 2 AS score
+  FROM scored
+ ORDER BY score DESC, similarity DESC NULLS LAST, id
+ LIMIT %(top_k)s
+
+-- all_documents --
+SELECT {columns} FROM {table} WHERE {condition}
+
+-- count_documents --
+SELECT count(*) AS documents FROM {table} WHERE {condition}
+
+-- delete_documents --
+DELETE FROM {table} WHERE id = ANY(%(ids)s::text[])
+
+-- delete_documents_by_filter --
+DELETE FROM {table} WHERE {condition}
+
+-- delete_all_documents --
+TRUNCATE {table}
+
+-- update_documents_by_filter --
+UPDATE {table} SET meta = coalesce(meta, '{{}}') || %(meta)s::jsonb WHERE {condition}
+
+-- drop_table --
+DROP TABLE IF EXISTS {table}

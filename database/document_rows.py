@@ -1,0 +1,305 @@
+"""
+Documents to table rows and back, and the one statement that writes rows.
+
+Nothing is changed silently on the way: what PostgreSQL cannot hold is refused with the document's id. Haystack is
+imported only where rows become documents, so that the ledger stays light.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from psycopg.sql import SQL, Composed, Identifier
+
+from database.errors import DatabaseError, InvalidInputError
+from database.sql import statements
+
+if TYPE_CHECKING:
+    from haystack import Document
+    from pgvector import Vector
+    from psycopg import AsyncConnection, Connection
+
+Policy = Literal["fail", "skip", "overwrite"]
+Row = dict[str, Any]
+
+_SQL = statements(Path(__file__).with_suffix(".sql"))
+MAX_ID_LENGTH = 128
+MAX_MIME_TYPE_LENGTH = 255
+BATCH = 1000
+"""Rows per statement: the gain beyond is nil, and a message stays far below PostgreSQL's limit of 1 GB."""
+
+_EXACT_INTEGERS = 2.0**53
+_COLUMNS = ("id", "embedding", "content", "blob_data", "blob_meta", "blob_mime_type", "meta")
+
+
+class DuplicateRowsError(DatabaseError):
+    """
+    Documents that must be new are not.
+
+    :param table: Name of the table.
+    :param ids: The ids that are taken, or stand twice in what is to be written.
+    """
+
+    code = "duplicate_document"
+
+    def __init__(self, table: str, ids: Sequence[str]) -> None:
+        more = f" and {len(ids) - 3} more" if len(ids) > 3 else ""
+        super().__init__(
+            f"New documents were expected for table {table}, but it has {', '.join(ids[:3])}{more} already.",
+            hint="Write with DuplicatePolicy.OVERWRITE or SKIP, or delete them first.",
+        )
+
+
+def rows_from_documents(documents: Iterable[Document], *, table: str, dimension: int, vector_type: str) -> list[Row]:
+    """
+    Turn documents into rows.
+
+    :param documents: Their embeddings may be lists or arrays.
+    :param table: Name of the table, for messages.
+    :param dimension: Dimension of its embeddings.
+    :param vector_type: `vector` or `halfvec`.
+    :returns: A row per document, in their order.
+    :raises InvalidInputError: If PostgreSQL cannot hold a document as it is; the message names it.
+    """
+    return [_row(document, table=table, dimension=dimension, vector_type=vector_type) for document in documents]
+
+
+def documents_from_rows(rows: Iterable[Mapping[str, Any]]) -> list[Document]:
+    """
+    Turn rows into documents; columns that were not selected stay empty.
+
+    :param rows: As read from a documents table, `score` among them where there is one.
+    """
+    from haystack import Document
+    from haystack.dataclasses import ByteStream
+
+    documents = []
+    for row in rows:
+        blob, embedding, score = None, row.get("embedding"), row.get("score")
+        if row.get("blob_data") is not None:
+            blob = ByteStream(data=row["blob_data"], meta=row["blob_meta"] or {}, mime_type=row["blob_mime_type"])
+        documents.append(
+            Document(
+                id=row["id"],
+                content=row["content"],
+                blob=blob,
+                meta=row["meta"] or {},
+                score=None if score is None else float(score),
+                embedding=None if embedding is None else embedding.to_list(),
+            )
+        )
+    return documents
+
+
+def write_rows(
+    connection: Connection[Any],
+    table: str | Identifier,
+    documents: Sequence[Document],
+    *,
+    dimension: int,
+    vector_type: str = "vector",
+    policy: Policy = "overwrite",
+) -> int:
+    """
+    Write documents in the connection's transaction.
+
+    :param connection: With pgvector's types registered.
+    :param table: Where to.
+    :param documents: Of several with one id, `skip` writes the first and `overwrite` the last.
+    :param dimension: Dimension of the table's embeddings.
+    :param vector_type: `vector` or `halfvec`.
+    :param policy: What to do with ids that exist.
+    :returns: How many rows were inserted or overwritten.
+    :raises InvalidInputError: If PostgreSQL cannot hold a document as it is; the message names it.
+    :raises DuplicateRowsError: If the policy is `fail` and an id exists, or stands twice; roll back.
+    """
+    rows = rows_from_documents(documents, table=_name(table), dimension=dimension, vector_type=vector_type)
+    written: set[str] = set()
+    for statement, params in _write_statements(table, rows, policy=policy):
+        written.update(row["id"] for row in connection.execute(statement, params, binary=True).fetchall())
+    return _checked(table, rows, written, policy=policy)
+
+
+async def write_rows_async(
+    connection: AsyncConnection[Any],
+    table: str | Identifier,
+    documents: Sequence[Document],
+    *,
+    dimension: int,
+    vector_type: str = "vector",
+    policy: Policy = "overwrite",
+) -> int:
+    """`write_rows`, for asyncio."""
+    rows = rows_from_documents(documents, table=_name(table), dimension=dimension, vector_type=vector_type)
+    written: set[str] = set()
+    for statement, params in _write_statements(table, rows, policy=policy):
+        cursor = await connection.execute(statement, params, binary=True)
+        written.update(row["id"] for row in await cursor.fetchall())
+    return _checked(table, rows, written, policy=policy)
+
+
+def json_text(value: Any, *, where: str) -> str:
+    """
+    Write a value as the JSON text that jsonb gives back unchanged.
+
+    jsonb keeps numbers as decimals: a large float is written out digit by digit, with a `.0` that makes it a float again.
+
+    :param value: What `json` can hold, with text as the only kind of key.
+    :param where: What the value is, for messages.
+    :raises InvalidInputError: For NaN, infinity, U+0000, lone surrogates, and whatever is not JSON.
+    """
+    try:
+        return _json(value, where)
+    except RecursionError:
+        raise InvalidInputError(f"{where} must be nested less deeply.") from None
+
+
+def checked_text(text: str, *, where: str) -> str:
+    """
+    Return text that PostgreSQL can hold as it is.
+
+    :raises InvalidInputError: If it holds U+0000 or a lone surrogate.
+    """
+    if "\x00" in text:
+        raise InvalidInputError(
+            f"{where} must be text that PostgreSQL can hold, but has U+0000 at position {text.index(chr(0))}.",
+            hint="Remove the character before writing.",
+        )
+    if not text.isascii():
+        try:
+            text.encode()
+        except UnicodeEncodeError as exc:
+            raise InvalidInputError(
+                f"{where} must be valid Unicode, but has a lone surrogate at position {exc.start}.",
+                hint="Decode the text with the right encoding, or with errors='replace'.",
+            ) from None
+    return text
+
+
+def vector(values: Any, *, vector_type: str, where: str) -> Vector:
+    """
+    Turn a list or an array into what pgvector's types are sent as.
+
+    :param values: Numbers.
+    :param vector_type: `vector` or `halfvec`, whose range the numbers must fit.
+    :param where: What they are, for messages.
+    :raises InvalidInputError: If they are not numbers, or not finite in that type.
+    """
+    import numpy as np
+    from pgvector import Vector
+
+    try:
+        with np.errstate(over="ignore"):
+            array = np.asarray(values).astype(np.float16 if vector_type == "halfvec" else np.float32)
+    except (TypeError, ValueError):
+        array = np.empty((0, 0))
+    if array.ndim != 1:
+        raise InvalidInputError(f"{where} must be a list of numbers, but is {shown(values)}.")
+    if not np.isfinite(array).all():
+        culprit = values[int(np.argmin(np.isfinite(array)))]
+        raise InvalidInputError(f"{where} must hold numbers that are finite as {vector_type}, but has {culprit}.")
+    return Vector(array.astype(np.float32))
+
+
+def shown(value: object) -> str:
+    """A value as messages show it: its type and the beginning of it."""
+    text = repr(value) if isinstance(value, str) else f"{type(value).__name__} {value!r}"
+    return text if len(text) <= 60 else text[:59] + "…"
+
+
+def _row(document: Document, *, table: str, dimension: int, vector_type: str) -> Row:
+    name, blob = f"document {shown(document.id)}", document.blob
+    checked_text(document.id, where=f"The id of {name}")
+    _check_length(document.id, MAX_ID_LENGTH, what="A document's id", name=name)
+    if blob is not None and blob.mime_type is not None:
+        checked_text(blob.mime_type, where=f"The MIME type of {name}")
+        _check_length(blob.mime_type, MAX_MIME_TYPE_LENGTH, what="A MIME type", name=name)
+    if document.content is not None:
+        checked_text(document.content, where=f"The content of {name}")
+    embedding = document.embedding
+    if embedding is not None:
+        if len(embedding) != dimension:
+            raise InvalidInputError(
+                f"Table {table} holds {vector_type}({dimension}), but {name} has an embedding of {len(embedding)}.",
+                hint="Embed with the table's model, or write to the table of yours.",
+            )
+        embedding = vector(embedding, vector_type=vector_type, where=f"The embedding of {name}")
+    return {
+        "id": document.id,
+        "embedding": embedding,
+        "content": document.content,
+        "blob_data": blob.data if blob else None,
+        "blob_meta": json_text(blob.meta, where=f"blob.meta of {name}") if blob and blob.meta else None,
+        "blob_mime_type": blob.mime_type if blob else None,
+        "meta": json_text(document.meta, where=f"meta of {name}"),
+    }
+
+
+def _check_length(text: str, most: int, *, what: str, name: str) -> None:
+    if len(text) > most:
+        raise InvalidInputError(
+            f"{what} must have at most {most} characters, but that of {name} has {len(text)}.",
+            hint="Use a hash of it, and keep the long text in meta.",
+        )
+
+
+def _name(table: str | Identifier) -> str:
+    return table if isinstance(table, str) else table.as_string().replace('"', "")
+
+
+def _write_statements(
+    table: str | Identifier, rows: Sequence[Row], *, policy: Policy
+) -> Iterator[tuple[Composed, dict[str, list[Any]]]]:
+    """One statement per batch. In the order of ids, so that two writers of the same ids cannot deadlock."""
+    statement = SQL(_SQL[f"insert_or_{policy}"]).format(table=Identifier(table) if isinstance(table, str) else table)
+    chosen = {row["id"]: row for row in (rows if policy == "overwrite" else reversed(rows))}
+    ordered = sorted(chosen.values(), key=lambda row: row["id"].encode())
+    for start in range(0, len(ordered), BATCH):
+        batch = ordered[start : start + BATCH]
+        yield statement, {column: [row[column] for row in batch] for column in _COLUMNS}
+
+
+def _checked(table: str | Identifier, rows: Sequence[Row], written: set[str], *, policy: Policy) -> int:
+    if policy == "fail" and len(written) < len(rows):
+        repeated = (id_ for id_, count in Counter(row["id"] for row in rows).items() if count > 1)
+        raise DuplicateRowsError(_name(table), [*(row["id"] for row in rows if row["id"] not in written), *repeated])
+    return len(written)
+
+
+def _json(value: Any, where: str) -> str:
+    if value is None or isinstance(value, bool):
+        return json.dumps(value)
+    if isinstance(value, str):
+        return json.dumps(checked_text(value, where=where))
+    if isinstance(value, int):
+        try:
+            return int.__repr__(value)
+        except ValueError:
+            raise InvalidInputError(f"{where} must be a number of at most 4300 digits, but has more.") from None
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            raise InvalidInputError(
+                f"{where} must be a finite number, but is {value}.", hint="JSON has no such number."
+            )
+        return f"{value:.1f}" if abs(value) >= _EXACT_INTEGERS else float.__repr__(value)
+    if isinstance(value, dict):
+        return (
+            "{" + ", ".join(f"{_key(key, where)}: {_json(item, f'{where}.{key}')}" for key, item in value.items()) + "}"
+        )
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(_json(item, f"{where}[{index}]") for index, item in enumerate(value)) + "]"
+    raise InvalidInputError(
+        f"{where} must be text, a number, true, false, null, a list or a mapping, but is {shown(value)}.",
+        hint="Write dates as ISO 8601 text, anything else as text or numbers.",
+    )
+
+
+def _key(key: object, where: str) -> str:
+    if not isinstance(key, str):
+        raise InvalidInputError(f"{where} must have text as its keys, but has {shown(key)}.")
+    return json.dumps(checked_text(key, where=f"A key of {where}"))
