@@ -4,7 +4,7 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: demo test test-system check check-static format requirements clean
+.PHONY: demo test test-system check check-static format requirements init-sql clean
 
 demo: $(VENV)/.installed
 	@$(RUN) synapse.py index docs examples/documents
@@ -36,6 +36,10 @@ requirements: | $(VENV)/bin/python
 	$(COMPILE) -o requirements.txt requirements.in
 	$(COMPILE) -o requirements-dev.txt requirements-dev.in
 	@sed -i 's/^\(torch==[0-9.]*\)+cpu$$/\1/' requirements.txt requirements-dev.txt  # which build is the index's to say
+
+# The schema written out, after a change of it.
+init-sql: $(VENV)/.installed
+	$(RUN) -m deploy.write_init_sql
 
 clean:
 	rm -rf $(VENV) .synapse .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -41,10 +41,11 @@ START_TIMEOUT = 600
 ROOT_HOME = Path("/var/lib/synapse")
 """Where the server lives when root runs the program in a folder that no other user can enter: PostgreSQL refuses to run as root."""
 
-_SOCKET_PATH_LIMIT = 107 - len("/.s.PGSQL.5432")
+_SOCKET_PATH_LIMIT = 107 - len("/.s.PGSQL.65535")
 
 SERVER_SETTINGS = {
     "listen_addresses": "",
+    "port": "5432",
     "max_connections": "300",
     "shared_buffers": "256MB",
     "maintenance_work_mem": "512MB",
@@ -83,7 +84,8 @@ class EmbeddedServer:
         :param dbname: The database.
         """
         user = OWNER if owner else APPLICATION_ROLE
-        return make_conninfo(host=str(self._socket), port=5432, user=user, dbname=dbname, sslmode="disable")
+        port = self._settings["port"]
+        return make_conninfo(host=str(self._socket), port=port, user=user, dbname=dbname, sslmode="disable")
 
     def start(self) -> bool:
         """
@@ -284,7 +286,7 @@ class EmbeddedServer:
         """
         import psutil
 
-        lock_files = (self._data / "postmaster.pid", self._socket / ".s.PGSQL.5432.lock")
+        lock_files = (self._data / "postmaster.pid", self._socket / f".s.PGSQL.{self._settings['port']}.lock")
         if not any(path.exists() for path in lock_files):
             return False
         for process in psutil.process_iter(["cwd", "status"]):

@@ -71,7 +71,7 @@ DECLARE
     table_name text;
     role_name text;
 BEGIN
-    FOREACH table_name IN ARRAY ARRAY['embedding_models', 'sources', 'source_texts', 'source_chunks'] LOOP
+    FOREACH table_name IN ARRAY ARRAY['alembic_version', 'embedding_models', 'sources', 'source_texts', 'source_chunks'] LOOP
         EXECUTE format('REVOKE ALL ON %I FROM PUBLIC', table_name);
         FOR role_name IN SELECT rolname FROM pg_roles WHERE rolname IN ('anon', 'authenticated') LOOP
             EXECUTE format('REVOKE ALL ON %I FROM %I', table_name, role_name);
@@ -81,13 +81,14 @@ BEGIN
         END IF;
     END LOOP;
     IF EXISTS (SELECT FROM pg_roles WHERE rolname = 'synapse_app') THEN
-        REVOKE INSERT, UPDATE, DELETE ON embedding_models FROM synapse_app;
-        GRANT SELECT ON alembic_version TO synapse_app;
+        REVOKE INSERT, UPDATE, DELETE ON alembic_version, embedding_models FROM synapse_app;
     END IF;
 END
 $$;
 
-SELECT synapse_create_documents_table('documents_all_minilm_l6_v2', 384);
+-- The default model, where there is none yet.
+SELECT synapse_create_documents_table('documents_all_minilm_l6_v2', 384)
+ WHERE NOT EXISTS (SELECT FROM embedding_models);
 INSERT INTO embedding_models (name, model, dimension, table_name, active)
-VALUES ('all-minilm-l6-v2', 'sentence-transformers/all-MiniLM-L6-v2', 384, 'documents_all_minilm_l6_v2', true)
-ON CONFLICT DO NOTHING;
+SELECT 'all-minilm-l6-v2', 'sentence-transformers/all-MiniLM-L6-v2', 384, 'documents_all_minilm_l6_v2', true
+ WHERE NOT EXISTS (SELECT FROM embedding_models);

@@ -12,15 +12,16 @@ from alembic import op
 revision = "0001"
 down_revision = None
 
-VERSIONS = Path(__file__).parent
-FUNCTIONS = VERSIONS.parents[1]
+DATABASE = Path(__file__).parents[2]
+FILES = (
+    DATABASE / "filter_functions.sql",
+    DATABASE / "create_documents_table.sql",
+    Path(__file__).with_name("0001.sql"),
+)
+"""What this version runs, in order; deploy/write_init_sql.py reads it, too."""
 
 
 def upgrade() -> None:
     with op.get_bind().connection.cursor() as cursor:  # psycopg2's own, which leaves a lone % alone
-        for path in (
-            FUNCTIONS / "filter_functions.sql",
-            FUNCTIONS / "create_documents_table.sql",
-            VERSIONS / "0001.sql",
-        ):
+        for path in FILES:
             cursor.execute(path.read_text(encoding="utf-8"))
