@@ -36,6 +36,10 @@ class ConversionError(SynapseError):
     code = "conversion"
 
 
+class SourceGoneError(ConversionError):
+    """A file was deleted before it could be converted."""
+
+
 class ConversionWorker:
     """
     The near end of the process. Starts it when first needed, and again after it died.
@@ -78,6 +82,7 @@ class ConversionWorker:
         :param path: The file.
         :param meta: Metadata from outside it.
         :raises ConversionError: If it cannot be converted: it is damaged, takes too long, or crashes the parser.
+        :raises SourceGoneError: If it is not there any more.
         :raises SynapseError: If the process cannot be started at all, whatever the file.
         """
         self._await_ready()
@@ -93,7 +98,7 @@ class ConversionWorker:
             raise ConversionError(f"its conversion crashed: the process {self._end()}") from None
         prepared, reason = answer
         if reason is not None:
-            raise ConversionError(reason)
+            raise ConversionError(reason) if os.path.exists(path) else SourceGoneError(reason)
         return prepared  # type: ignore[no-any-return]
 
     def stop(self) -> None:
@@ -175,10 +180,9 @@ def serve(descriptor: int) -> None:
             except EOFError:
                 return
             try:
-                answer = (prepare(pipeline, path, meta), None)
+                connection.send((prepare(pipeline, path, meta), None))
             except Exception as exc:
-                answer = (None, _sentence(exc))
-            connection.send(answer)
+                connection.send((None, _sentence(exc)))
 
 
 def _sentence(exc: BaseException) -> str:

@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from components.file_types import title_from_name
 from pipelines.conversion_worker import ConversionWorker
 from pipelines.indexing_run import Converter, Embedder, IndexingRun, SyncResult
-from pipelines.source_metadata import title_from_name
 
 if TYPE_CHECKING:
     from config import Settings

@@ -10,7 +10,6 @@ embedded by length, so that little is spent on padding.
 from __future__ import annotations
 
 import hashlib
-import os
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -18,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from database.errors import DataRefusedError, InvalidInputError, SchemaError
 from database.ledger import IndexedSource
-from pipelines.conversion_worker import ConversionError
+from pipelines.conversion_worker import ConversionError, SourceGoneError
 from pipelines.weighted_queue import QueueClosed, WeightedQueue
 
 if TYPE_CHECKING:
@@ -173,10 +172,10 @@ class IndexingRun:
                 return
             try:
                 prepared = self.converter.convert(planned.path, meta=planned.meta)
+            except SourceGoneError:
+                continue  # the next sync will find it gone
             except ConversionError as exc:
-                if self._converted.is_aborted:
-                    return
-                if os.path.exists(planned.path):  # otherwise the next sync will find it gone
+                if not self._converted.is_aborted:
                     self._embedded.put(replace(planned.state, reason=exc.message))
                 continue
             source = self._with_known_embeddings(planned, prepared)
@@ -239,7 +238,7 @@ class IndexingRun:
         embedded = self.load_embedder().run(documents=[source.documents[number] for source, number in places])
         for (source, number), document in zip(places, embedded["documents"], strict=True):
             # As Python floats an embedding takes eight times the memory.
-            vector = np.asarray(document.embedding, dtype=np.float32)
+            vector: Any = np.asarray(document.embedding, dtype=np.float32)
             self._require_dimension(len(vector))
             source.documents[number] = replace(source.documents[number], embedding=vector)
             source.missing -= 1

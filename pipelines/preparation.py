@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from haystack import Document, Pipeline
+    from haystack.dataclasses import ByteStream
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,16 +33,17 @@ class PreparedSource:
     documents: list[Document]
 
 
-def prepare(pipeline: Pipeline, path: str | os.PathLike[str], meta: Mapping[str, Any]) -> PreparedSource:
+def prepare(pipeline: Pipeline, path: str | os.PathLike[str] | ByteStream, meta: Mapping[str, Any]) -> PreparedSource:
     """
     Convert and split one file.
 
     :param pipeline: From `build_preparation_pipeline`.
-    :param path: The file; its absolute path becomes the chunks' `source`.
+    :param path: The file; its absolute path becomes the chunks' `source`. Or its bytes, whose `meta` names the source.
     :param meta: Metadata from outside the file, which wins over what the file says of itself.
     :raises InvalidInputError: If the file cannot be converted; the message is the reason.
     """
-    result = pipeline.run({"router": {"sources": [os.fspath(path)], "meta": [dict(meta)]}})
+    given = os.fspath(path) if isinstance(path, str | os.PathLike) else path
+    result = pipeline.run({"router": {"sources": [given], "meta": [dict(meta)]}})
     source = result["splitter"]["sources"][0]
     return PreparedSource(
         text=source.content,

@@ -190,8 +190,8 @@ def _unstorable_scalar(value: Any) -> str:
 
 
 def metadata_hash(meta: Mapping[str, Any]) -> str:
-    """sha256 of the canonical JSON of some metadata."""
-    return hashlib.sha256(json.dumps(meta, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+    """sha256 of the canonical JSON of some metadata; what is not JSON counts as its text."""
+    return hashlib.sha256(json.dumps(meta, sort_keys=True, separators=(",", ":"), default=str).encode()).hexdigest()
 
 
 def _refuse_constant(name: str) -> None:
