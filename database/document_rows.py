@@ -208,7 +208,10 @@ def vector(values: Any, *, vector_type: str, where: str) -> Vector:
 
 def shown(value: object) -> str:
     """A value as messages show it: its type and the beginning of it."""
-    text = repr(value) if isinstance(value, str) else f"{type(value).__name__} {value!r}"
+    try:
+        text = repr(value) if isinstance(value, str) else f"{type(value).__name__} {value!r}"
+    except ValueError:  # Python does not write out an integer of more than 4300 digits
+        text = type(value).__name__
     return text if len(text) <= 60 else text[:59] + "…"
 
 
