@@ -13,11 +13,11 @@ CREATE TABLE IF NOT EXISTS alembic_version (
 );
 DO $$
 DECLARE
-    found text;
+    other text;
 BEGIN
-    SELECT version_num INTO found FROM alembic_version WHERE version_num <> '0001';
+    SELECT version_num INTO other FROM alembic_version WHERE version_num <> '0001';
     IF FOUND THEN
-        RAISE EXCEPTION 'init.sql makes schema version 0001, but this database is at version %', found
+        RAISE EXCEPTION 'init.sql makes schema version 0001, but this database is at version %', other
             USING HINT = 'Run `python synapse.py database upgrade` instead.';
     END IF;
 END
