@@ -300,7 +300,7 @@ def test_a_file_that_changes_while_it_is_indexed_is_seen_by_the_next_sync(index:
 
 def test_conversion_runs_ahead_only_so_far(tmp_path: Path, database: Database) -> None:
     index = Index(tmp_path, database)
-    for number in range(600):
+    for number in range(200):
         index.write(f"{number}.txt", "".join(f"{number} {line}\n" for line in range(10)))
     ahead: list[int] = []
     run = index.embedder.run
