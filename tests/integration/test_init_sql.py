@@ -198,3 +198,38 @@ def test_the_application_role_owns_nothing(tcp_server: TcpServer, create: Callab
         ):
             with pytest.raises(psycopg.errors.InsufficientPrivilege):
                 connection.execute(statement)
+
+
+@pytest.mark.parametrize("may_create_roles", [True, False])
+def test_as_on_a_managed_server(tcp_server: TcpServer, create: Callable[[], str], may_create_roles: bool) -> None:
+    """The owner is no superuser, and new tables are open to the roles of a REST interface by default."""
+    name = create()
+    admin = psycopg.connect(tcp_server.tcp(dbname=name), autocommit=True)
+    with admin:
+        admin.execute(f"CREATE ROLE managed LOGIN PASSWORD 'pw' {'CREATEROLE' if may_create_roles else ''}")
+        admin.execute(f"ALTER DATABASE {name} OWNER TO managed")
+        admin.execute("ALTER SCHEMA public OWNER TO managed")
+        admin.execute("CREATE EXTENSION vector")
+        admin.execute("CREATE ROLE anon")
+        admin.execute("CREATE ROLE authenticated")
+        admin.execute("ALTER DEFAULT PRIVILEGES FOR ROLE managed GRANT ALL ON TABLES TO anon, authenticated")
+    owner = tcp_server.tcp(user="managed", password="pw", dbname=name)
+    try:
+        schema.upgrade(owner)
+        database = Database(owner)
+        models.add_model(database, models.EmbeddingModel.named("other/model", dimension=3))
+        database.close()
+        application = tcp_server.tcp(user="synapse_app", password=APPLICATION_PASSWORD, dbname=name)
+        if may_create_roles:
+            assert schema.grant_login(owner, application_conninfo=application)
+            schema.require_current(Database(application))
+        found = catalog(owner)
+        assert found["version"] == [f"('{schema.SCHEMA_VERSION}',)"]
+        assert not [grant for grant in found["table grants"] if "'anon'" in grant or "'authenticated'" in grant]
+    finally:
+        with psycopg.connect(tcp_server.tcp(dbname=name), autocommit=True) as admin:
+            admin.execute("DROP OWNED BY managed CASCADE")
+            admin.execute("REASSIGN OWNED BY managed TO postgres")
+            admin.execute("DROP ROLE IF EXISTS synapse_app")
+            for role in ("managed", "anon", "authenticated"):
+                admin.execute(f"DROP ROLE {role}")
