@@ -1,0 +1,150 @@
+"""
+Every command in the README and in docs/ is run, in order and in one home, and its output compared.
+
+Blocks marked `console` hold commands after `$ ` and what they print, where `…` stands for anything and any number for any
+other. Blocks marked `python` are run as programs. Blocks marked `bash` cannot run here, each for a reason that stands below.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.acceptance.program import PROJECT, Program
+
+PAGES = [
+    PROJECT / name
+    for name in (
+        "docs/indexing.md",  # first: the others ask for what it indexes
+        "docs/asking.md",
+        "docs/database.md",
+        "docs/configuration.md",
+        "docs/cli.md",
+        "docs/troubleshooting.md",
+        "docs/architecture.md",
+        "README.md",
+        "CONTRIBUTING.md",
+    )
+]
+NOT_RUN = {
+    "cp .env.example .env": "needs Docker",
+    "export DATABASE_OWNER_URL=": "needs a managed server",
+    "python synapse.py index reports": "shows a folder of the reader's",
+    "python synapse.py index documents --watch": "goes on until it is stopped; tests/integration/test_watch.py",
+}
+"""First words of the `bash` blocks, and why they are not run."""
+
+_BLOCK = re.compile(r"(?ms)^```(\w*)\n(.*?)^```$")
+
+
+def blocks(kind: str) -> list[tuple[str, str]]:
+    """All blocks of a kind, each with the name of its page."""
+    found = [(page, *block) for page in PAGES for block in _BLOCK.findall(page.read_text(encoding="utf-8"))]
+    return [(page.name, text) for page, marked, text in found if marked == kind]
+
+
+def steps(text: str) -> Iterator[tuple[str, list[str]]]:
+    """The commands of a console block, each with the lines that it should print."""
+    command, expected = "", list[str]()
+    for line in text.splitlines():
+        if line.startswith("$ "):
+            if command:
+                yield command, expected
+            command, expected = line[2:], []
+        else:
+            expected.append(line)
+    yield command, expected
+
+
+STEPS = [(page, command, expected) for page, text in blocks("console") for command, expected in steps(text)]
+
+
+@pytest.fixture(scope="module")
+def home(short_folder: Path) -> Iterator[Program]:
+    """The program with one home for all pages."""
+    folder = short_folder / "docs-home"
+    yield Program(home=folder, environment={})
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def pattern(expected: list[str]) -> str:
+    """Lines as a regular expression: `…` is anything, a number any number, spaces any spaces."""
+    lines = ["(?:.*\n)*?" if line == "…" else _line_pattern(line) + "\n" for line in expected]
+    return "".join(lines)
+
+
+def _line_pattern(line: str) -> str:
+    kinds = {"…": ".*", "0": r"\d+(?:[.,]\d+)*", " ": r"\s+"}
+    parts = re.split(r"(…|\d+(?:[.,]\d+)*|\s+)", line.rstrip())
+    return (
+        "".join(
+            kinds["0" if part[0].isdigit() else " " if part.isspace() else part] if number % 2 else re.escape(part)
+            for number, part in enumerate(parts)
+        )
+        + r"\s*"
+    )
+
+
+@pytest.mark.parametrize(
+    ("page", "command", "expected"), STEPS, ids=[f"{page}: {command}" for page, command, _ in STEPS]
+)
+def test_commands(home: Program, page: str, command: str, expected: list[str]) -> None:
+    python, door, *arguments = shlex.split(command)
+    assert (python, door) == ("python", "synapse.py")
+    done = subprocess.run(
+        [sys.executable, door, *arguments],
+        cwd=PROJECT,
+        env=home.full_environment(),
+        input="".join(f"{line}\n" for line in TYPED.get(command, [])),
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert re.fullmatch(pattern(expected), done.stdout), f"{page} shows other than what it prints:\n{done.stdout}"
+
+
+TYPED: dict[str, list[str]] = {}
+"""What is typed into the commands that ask."""
+
+
+@pytest.mark.parametrize(("page", "text"), blocks("python"), ids=[page for page, _ in blocks("python")])
+def test_programs(home: Program, page: str, text: str) -> None:
+    environment = home.full_environment() | {"PYTHONPATH": str(PROJECT)}
+    done = subprocess.run(
+        [sys.executable, "-c", text],
+        cwd=PROJECT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    assert done.returncode == 0, f"{page}: {done.stderr}"
+
+
+@pytest.mark.parametrize(("page", "text"), blocks("bash"), ids=[page for page, _ in blocks("bash")])
+def test_what_is_not_run_has_a_reason(page: str, text: str) -> None:
+    assert any(text.startswith(words) for words in NOT_RUN), f"{page} has a block that nobody runs:\n{text}"
+
+
+def test_every_reason_is_needed() -> None:
+    texts = [text for _, text in blocks("bash")]
+    for words in NOT_RUN:
+        assert any(text.startswith(words) for text in texts), words
+
+
+def test_no_block_escapes() -> None:
+    for page in PAGES:
+        for kind, text in _BLOCK.findall(page.read_text(encoding="utf-8")):
+            assert kind in ("console", "python", "bash", "json", "text", ""), f"{page.name} has a block marked {kind}"
+            if kind in ("", "json"):
+                assert "synapse.py " not in text, f"{page.name} shows a command that nobody runs:\n{text}"

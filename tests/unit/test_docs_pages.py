@@ -1,0 +1,128 @@
+"""The pages in docs/ against the program: settings, commands, flags, exit codes, links."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import pytest
+import typer.main
+
+import synapse
+from commands import output
+from config import VARIABLES, Settings
+from database import errors
+
+PROJECT = Path(__file__).parents[2]
+PAGES = [PROJECT / "README.md", PROJECT / "CONTRIBUTING.md", PROJECT / "CHANGELOG.md", *(PROJECT / "docs").glob("*.md")]
+CLI = PROJECT / "docs" / "cli.md"
+
+
+def commands(group: click.Command, path: tuple[str, ...] = ()) -> Iterator[tuple[str, click.Command]]:
+    """Every command of the program, by its full name."""
+    if isinstance(group, click.Group):
+        for name, command in group.commands.items():
+            yield from commands(command, (*path, name))
+    else:
+        yield " ".join(path), group
+
+
+COMMANDS = dict(commands(typer.main.get_command(synapse.app)))
+
+
+def sections(path: Path) -> dict[str, str]:
+    """The parts of a page below its second-level headings."""
+    _, *parts = re.split(r"(?m)^## (.+)$", path.read_text(encoding="utf-8"))
+    return dict(zip(parts[0::2], parts[1::2], strict=True))
+
+
+def first_cells(text: str) -> list[str]:
+    """What stands in the first column of tables, between backquotes."""
+    return re.findall(r"(?m)^\| `([^`]+)` \|", text)
+
+
+def test_the_page_has_every_command_and_no_other() -> None:
+    assert set(sections(CLI)) - {"Output and exit codes"} == set(COMMANDS)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_page_has_every_option_and_argument(name: str) -> None:
+    section, command = sections(CLI)[name], COMMANDS[name]
+    options = {
+        option for parameter in command.params if isinstance(parameter, click.Option) for option in parameter.opts
+    }
+    documented = {cell.split(" ")[0] for cell in first_cells(section)}
+    assert documented == {option for option in options if option.startswith("--")} - {"--help"}
+
+    usage = re.search(r"```text\npython synapse\.py (.+)\n```", section)
+    assert usage, f"{name} has no usage line"
+    assert usage[1].startswith(name)
+    arguments = [parameter for parameter in command.params if isinstance(parameter, click.Argument)]
+    words = usage[1].removeprefix(name).removesuffix(" [options]").split()
+    assert len(words) == len(arguments)
+    for word, argument in zip(words, arguments, strict=True):
+        assert word.startswith("[") == (not argument.required), word
+        assert ("…" in word) == (argument.nargs == -1), word
+
+
+def test_the_page_has_every_exit_code() -> None:
+    codes = {getattr(errors, name) for name in ("DONE", "FAILED", "USAGE", "PARTLY_DONE", "REFUSED", "BELOW_THRESHOLD")}
+    table = sections(CLI)["Output and exit codes"]
+    assert {int(code) for code in re.findall(r"(?m)^\| (\d+) \|", table)} == codes | {output.INTERRUPTED}
+
+
+def test_the_page_has_every_error_code() -> None:
+    def tree(kind: type[errors.SynapseError]) -> Iterator[type[errors.SynapseError]]:
+        yield kind
+        for below in kind.__subclasses__():
+            if below.__module__ == "database.errors":
+                yield from tree(below)
+
+    known = {kind.code: kind.exit_code for kind in tree(errors.SynapseError) if kind is not errors.SynapseError}
+    table = sections(CLI)["Output and exit codes"]
+    documented = {code: int(number) for code, number in re.findall(r"(?m)^\| `(\w+)` \| (\d+) \|", table)}
+    assert documented == known | {"system": 1, "internal": 1, "interrupted": output.INTERRUPTED}
+
+
+def test_every_setting_is_on_its_page_with_its_default() -> None:
+    text = (PROJECT / "docs" / "configuration.md").read_text(encoding="utf-8")
+    rows = dict(re.findall(r"(?m)^\| `([A-Z_]+)` \| ([^|]+) \|", text))
+    compose = set(re.findall(r"\$\{([A-Z_]+)", (PROJECT / "docker-compose.yml").read_text(encoding="utf-8")))
+    assert set(rows) == set(VARIABLES.values()) | compose
+    for name, variable in VARIABLES.items():
+        default, cell = getattr(Settings(), name), rows[variable]
+        if default is None or name == "home":
+            assert not re.fullmatch(r"`[^`]*`", cell) or cell.strip("`") in VARIABLES.values(), variable
+        else:
+            assert cell == f"`{str(default).lower() if isinstance(default, bool) else default}`", variable
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
+def test_links_lead_somewhere(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    for target in re.findall(r"\]\(([^)\s]+)\)", text):
+        if "://" in target:
+            continue
+        file, _, anchor = target.partition("#")
+        linked = (path.parent / file).resolve() if file else path
+        assert linked.exists(), f"{path.name} links to {target}"
+        if anchor:
+            headings = re.findall(r"(?m)^#+ (.+)$", linked.read_text(encoding="utf-8"))
+            anchors = {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+            assert anchor in anchors, f"{path.name} links to {target}"
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
+def test_pages_fit_an_editor(path: Path) -> None:
+    fence = False
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        fence ^= line.startswith("```")
+        assert fence or line.startswith("|") or len(line) <= 130, f"{path.name}:{number}"
+
+
+def test_docs_index_lists_every_page() -> None:
+    readme = (PROJECT / "README.md").read_text(encoding="utf-8")
+    for path in (PROJECT / "docs").glob("*.md"):
+        assert f"docs/{path.name}" in readme, path.name
