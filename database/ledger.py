@@ -183,6 +183,19 @@ class Ledger:
         rows = self.database.read(_SQL["text"], self._of(source=source))
         return rows[0]["text"] if rows else None
 
+    def excerpts(self, spans: Sequence[tuple[str, int, int]]) -> list[str | None]:
+        """
+        Parts of converted texts, in the order given; `None` where a source has no text.
+
+        :param spans: Source, and `[start, end)` in code points.
+        """
+        parameters = self._of(
+            sources=[source for source, _, _ in spans],
+            starts=[start for _, start, _ in spans],
+            lengths=[end - start for _, start, end in spans],
+        )
+        return [row["excerpt"] for row in self.database.read(_SQL["excerpts"], parameters)]
+
     def known_embeddings(self, ids: Sequence[str]) -> dict[str, Any]:
         """Embeddings, as float32 arrays, of those of these documents that stand already; by document id."""
         rows = self.database.read(self._on_table("known_embeddings"), {"ids": list(ids)})

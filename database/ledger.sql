@@ -102,3 +102,11 @@ SELECT d.id, c.position, d.content, d.meta
   JOIN {table} d ON d.id = c.document_id
  WHERE c.model = %(model)s AND c.source = %(source)s
  ORDER BY c.position
+
+-- excerpts --
+-- Parts of converted texts, for citations.
+SELECT substr(source_texts.text, wanted.start + 1, wanted.length) AS excerpt
+  FROM unnest(%(sources)s::text[], %(starts)s::integer[], %(lengths)s::integer[])
+       WITH ORDINALITY AS wanted (source, start, length, place)
+  LEFT JOIN source_texts ON source_texts.source = wanted.source AND source_texts.model = %(model)s
+ ORDER BY place

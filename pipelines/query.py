@@ -1,0 +1,148 @@
+"""
+From a question to an answer with citations.
+
+    question ─▶ rewriter ─▶ embedder ─▶ retriever ─▶ gate ─┬▶ answerer ────────────────────────┬▶ answer
+    filters ──▶ metadata_filter ───────────┘               ├▶ prompt_builder ▶ llm ▶ citations ┤
+                                                           └▶ "not in the documents" ──────────┘
+
+Without a language model the passages go to `answerer`, with one to `prompt_builder`. Saved with `pipeline.dumps()`, and
+loaded with `Pipeline.loads(text, allowed_modules=ALLOWED_MODULES)`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from haystack import Pipeline
+from haystack.components.joiners import BranchJoiner
+from haystack.utils import Secret
+
+from components.answers import Answer
+from components.citation_checker import CitationChecker
+from components.embedders import TextEmbedder
+from components.extractive_answerer import ExtractiveAnswerer
+from components.hybrid_retriever import HybridRetriever
+from components.metadata_filter import MetadataFilter
+from components.prompt_builder import AnswerPromptBuilder
+from components.question_rewriter import QuestionRewriter
+from components.relevance_gate import RelevanceGate
+from database.connection import open_database
+from database.document_store import SynapseDocumentStore
+from database.models import EmbeddingModel, active_model
+
+if TYPE_CHECKING:
+    from config import Settings
+
+ALLOWED_MODULES = ["components.*", "database.*"]
+
+
+def build_query_pipeline(
+    settings: Settings, *, model: EmbeddingModel | None = None, scope: str | dict[str, Any] | None = None
+) -> Pipeline:
+    """
+    The pipeline that answers questions.
+
+    Inputs: `rewriter.question`; optionally `rewriter.history` (and `prompt_builder.history`), `metadata_filter.filters`,
+    `retriever.top_k`, `llm.streaming_callback`. Output: `answer.value`, an `Answer`.
+
+    :param settings: Which database, which models.
+    :param model: The embedding model; `None` means the registry's active one, which is asked for.
+    :param scope: A filter that no caller can leave.
+    :raises DatabaseError: If the registry cannot be asked.
+    """
+    model = model or question_model(settings)
+    pipeline = build_search_pipeline(settings, model=model, scope=scope)
+    pipeline.add_component("gate", RelevanceGate(extractive=not settings.has_language_model))
+    pipeline.add_component("answer", BranchJoiner(Answer))
+    pipeline.connect("rewriter.question", "gate.question")
+    pipeline.connect("retriever.passages", "gate.passages")
+    pipeline.connect("gate.answer", "answer.value")
+    if settings.has_language_model:
+        _add_language_model(pipeline, settings)
+    else:
+        _add_extractive(pipeline, model)
+    return pipeline
+
+
+def build_search_pipeline(
+    settings: Settings, *, model: EmbeddingModel | None = None, scope: str | dict[str, Any] | None = None
+) -> Pipeline:
+    """
+    The first half of it, which finds documents.
+
+    :param settings: Which database.
+    :param model: The embedding model; `None` means the registry's active one.
+    :param scope: A filter that no caller can leave.
+    """
+    model = model or question_model(settings)
+    store = document_store(settings, model)
+    pipeline = Pipeline()
+    generator = _language_model(settings) if settings.has_language_model else None
+    pipeline.add_component("rewriter", QuestionRewriter(generator))
+    pipeline.add_component("embedder", TextEmbedder(model=model.model))
+    pipeline.add_component("metadata_filter", MetadataFilter(scope))
+    pipeline.add_component("retriever", HybridRetriever(store, top_k=settings.top_k))
+    pipeline.connect("rewriter.question", "embedder.text")
+    pipeline.connect("rewriter.question", "retriever.query")
+    pipeline.connect("embedder.embedding", "retriever.query_embedding")
+    pipeline.connect("metadata_filter.filters", "retriever.filters")
+    return pipeline
+
+
+def question_model(settings: Settings) -> EmbeddingModel:
+    """The embedding model that questions go to: the registry's active one, on the settings' table if they name one."""
+    model = active_model(open_database(settings))
+    return replace(model, table_name=settings.table_name) if settings.table_name else model
+
+
+def document_store(settings: Settings, model: EmbeddingModel) -> SynapseDocumentStore:
+    """The store of a model's documents; it can be saved unless the connection string was given in code."""
+    if settings.database_url and not settings.from_environment:
+        secret = Secret.from_token(settings.database_url)
+    else:
+        # Settings made in code without a URL mean the embedded server, whatever stands in the environment.
+        names = ["DATABASE_URL"] if settings.from_environment else ["SYNAPSE_EMBEDDED_DATABASE_URL"]
+        secret = Secret.from_env_var(names, strict=False)
+    return SynapseDocumentStore(
+        connection_string=secret,
+        table_name=model.table_name,
+        language=model.language,
+        embedding_dimension=model.dimension,
+        vector_type="halfvec" if model.vector_type == "halfvec" else "vector",
+        hnsw_ef_search=settings.ef_search,
+        home=str(settings.home),
+    )
+
+
+def _add_extractive(pipeline: Pipeline, model: EmbeddingModel) -> None:
+    pipeline.add_component("answerer", ExtractiveAnswerer(model=model.model))
+    pipeline.connect("rewriter.question", "answerer.question")
+    pipeline.connect("embedder.embedding", "answerer.question_embedding")
+    pipeline.connect("gate.documents", "answerer.documents")
+    pipeline.connect("answerer.answer", "answer.value")
+
+
+def _add_language_model(pipeline: Pipeline, settings: Settings) -> None:
+    pipeline.add_component("prompt_builder", AnswerPromptBuilder(prompt_tokens=settings.prompt_tokens))
+    pipeline.add_component("llm", _language_model(settings))
+    pipeline.add_component("citations", CitationChecker())
+    pipeline.connect("rewriter.question", "prompt_builder.question")
+    pipeline.connect("gate.documents", "prompt_builder.documents")
+    pipeline.connect("prompt_builder.messages", "llm.messages")
+    pipeline.connect("llm.replies", "citations.replies")
+    pipeline.connect("prompt_builder.documents", "citations.documents")
+    pipeline.connect("citations.answer", "answer.value")
+
+
+def _language_model(settings: Settings) -> Any:
+    from components.language_model import LanguageModel  # openai takes a second to import
+
+    key = None
+    if settings.from_environment:
+        key = Secret.from_env_var("OPENAI_API_KEY", strict=False)
+    elif settings.llm_api_key:
+        key = Secret.from_token(settings.llm_api_key)
+    return LanguageModel(
+        api_key=key, model=settings.llm_model, api_base_url=settings.llm_base_url, timeout=settings.llm_timeout
+    )
