@@ -111,7 +111,7 @@ def add_model(owner: Database, model: EmbeddingModel) -> None:
         if taken:
             raise InvalidInputError(
                 f"A new name and table were expected, but {taken[0]['name']} has table {taken[0]['table_name']}.",
-                hint="Run `python synapse.py models list`; choose another name with --name.",
+                hint="Run `python synapse.py models list`; drop the other one first, if it is not needed.",
             )
         connection.execute(_SQL["create_table"], asdict(model))
         connection.execute(_SQL["add_model"], asdict(model))

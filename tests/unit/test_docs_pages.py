@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
-import click
 import pytest
 import typer.main
 
@@ -20,9 +21,9 @@ PAGES = [PROJECT / "README.md", PROJECT / "CONTRIBUTING.md", PROJECT / "CHANGELO
 CLI = PROJECT / "docs" / "cli.md"
 
 
-def commands(group: click.Command, path: tuple[str, ...] = ()) -> Iterator[tuple[str, click.Command]]:
+def commands(group: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, Any]]:
     """Every command of the program, by its full name."""
-    if isinstance(group, click.Group):
+    if hasattr(group, "commands"):
         for name, command in group.commands.items():
             yield from commands(command, (*path, name))
     else:
@@ -51,7 +52,7 @@ def test_the_page_has_every_command_and_no_other() -> None:
 def test_the_page_has_every_option_and_argument(name: str) -> None:
     section, command = sections(CLI)[name], COMMANDS[name]
     options = {
-        option for parameter in command.params if isinstance(parameter, click.Option) for option in parameter.opts
+        option for parameter in command.params if parameter.param_type_name == "option" for option in parameter.opts
     }
     documented = {cell.split(" ")[0] for cell in first_cells(section)}
     assert documented == {option for option in options if option.startswith("--")} - {"--help"}
@@ -59,7 +60,7 @@ def test_the_page_has_every_option_and_argument(name: str) -> None:
     usage = re.search(r"```text\npython synapse\.py (.+)\n```", section)
     assert usage, f"{name} has no usage line"
     assert usage[1].startswith(name)
-    arguments = [parameter for parameter in command.params if isinstance(parameter, click.Argument)]
+    arguments = [parameter for parameter in command.params if parameter.param_type_name == "argument"]
     words = usage[1].removeprefix(name).removesuffix(" [options]").split()
     assert len(words) == len(arguments)
     for word, argument in zip(words, arguments, strict=True):
@@ -126,3 +127,58 @@ def test_docs_index_lists_every_page() -> None:
     readme = (PROJECT / "README.md").read_text(encoding="utf-8")
     for path in (PROJECT / "docs").glob("*.md"):
         assert f"docs/{path.name}" in readme, path.name
+
+
+TROUBLESHOOTING = PROJECT / "docs" / "troubleshooting.md"
+EXPLAINED = (
+    "ConfigurationError",
+    "GuardError",
+    "DatabaseError",
+    "DatabaseUnavailableError",
+    "DataRefusedError",
+    "ExtensionMissingError",
+    "SchemaError",
+    "StoreError",
+)
+"""Errors whose every message is explained; those about what was typed explain themselves."""
+
+
+def written(node: ast.expr) -> str | None:
+    """The text of a literal, with `…` for what it formats."""
+    if isinstance(node, ast.Constant) and isinstance(node.value, str):
+        return node.value
+    if isinstance(node, ast.JoinedStr):
+        return "".join(str(part.value) if isinstance(part, ast.Constant) else "…" for part in node.values)
+    return None
+
+
+def sources() -> Iterator[ast.AST]:
+    yield ast.parse((PROJECT / "config.py").read_text(encoding="utf-8"))
+    for room in ("commands", "pipelines", "components", "database"):
+        for path in (PROJECT / room).rglob("*.py"):
+            yield ast.parse(path.read_text(encoding="utf-8"))
+
+
+def messages() -> Iterator[str]:
+    """What the errors above say, wherever they are raised."""
+    for node in (node for tree in sources() for node in ast.walk(tree)):
+        if not isinstance(node, ast.Call) or not node.args or (text := written(node.args[0])) is None:
+            continue
+        if isinstance(node.func, ast.Name) and node.func.id in EXPLAINED:
+            yield text
+        elif ast.unparse(node.func) == "self._error":  # the language model's
+            yield f"The language model's server … {text}."
+
+
+def test_every_message_is_explained_and_no_other() -> None:
+    explained = re.findall(r"(?m)^### (.+)$", TROUBLESHOOTING.read_text(encoding="utf-8"))
+    assert set(explained) == {text.strip() for text in messages()}
+    assert len(set(explained)) == len(explained)
+
+
+def test_reasons_are_those_that_files_are_given() -> None:
+    known = {text for tree in sources() for node in ast.walk(tree) if (text := written(node))}  # type: ignore[arg-type]
+    table = sections(TROUBLESHOOTING)["Files that are kept out"]
+    for reason in re.findall(r"(?m)^\| (.+?) \|", table)[1:]:
+        expected = ".*".join(map(re.escape, reason.split("…"))) if reason != "---" else ".*"
+        assert any(re.fullmatch(expected, text) for text in known), reason
