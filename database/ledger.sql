@@ -50,10 +50,14 @@ SELECT %(model)s, source, document_id, position
   FROM unnest(%(sources)s::text[], %(ids)s::text[], %(positions)s::integer[]) AS t (source, document_id, position)
 
 -- touch --
+-- Only while the ledger holds these bytes: another run may have written others.
 UPDATE sources
-   SET root = %(root)s, size = %(size)s, mtime_ns = %(mtime_ns)s, checked_at_ns = %(checked_at_ns)s,
-       content_hash = %(content_hash)s, meta_hash = %(meta_hash)s
+   SET root = %(root)s, size = %(size)s, mtime_ns = %(mtime_ns)s, checked_at_ns = %(checked_at_ns)s
  WHERE model = %(model)s AND source = %(source)s
+   AND content_hash = %(content_hash)s AND meta_hash = %(meta_hash)s
+
+-- is_as_planned --
+SELECT source FROM sources WHERE model = %(model)s AND source = %(old)s AND content_hash = %(content_hash)s
 
 -- rename --
 -- Texts and chunk numbers follow by their foreign keys.
@@ -63,7 +67,7 @@ UPDATE sources
  WHERE model = %(model)s AND source = %(old)s
 
 -- move_chunks --
--- Chunks get the ids that pipelines.indexing_run.chunk_id gives them under the new name, so that those of the old name
+-- Chunks get the ids that components.chunk_ids.chunk_id gives them under the new name, so that those of the old name
 -- are free for a file that appears there later.
 WITH renamed AS (
     SELECT d.id AS old_id,

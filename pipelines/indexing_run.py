@@ -9,12 +9,12 @@ embedded by length, so that little is spent on padding.
 
 from __future__ import annotations
 
-import hashlib
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
+from components.chunk_ids import chunk_id
 from database.errors import DataRefusedError, InvalidInputError, SchemaError
 from database.ledger import IndexedSource
 from pipelines.conversion_worker import ConversionError, SourceGoneError
@@ -300,17 +300,6 @@ class IndexingRun:
             self.ledger.quarantine(states)
             self.result.failed.update({state.source: state.reason or "" for state in states})
             self.result.converted += len(states)
-
-
-def chunk_id(source: str, position: int, document: Document) -> str:
-    """
-    The id of a chunk: the same source, position and embedded text give the same id, and so the same embedding.
-
-    `Ledger.move` computes the same in SQL.
-    """
-    meta = document.meta
-    parts = (source, str(position), meta.get("title") or "", meta.get("heading") or "", document.content or "")
-    return hashlib.sha256("\n".join(map(str, parts)).encode()).hexdigest()[:40]
 
 
 def _indexed(source: _Source) -> IndexedSource:

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from database.errors import SynapseError
+
 if TYPE_CHECKING:
     from haystack import Document, Pipeline
     from haystack.dataclasses import ByteStream
@@ -51,5 +53,16 @@ def prepare(pipeline: Pipeline, path: str | os.PathLike[str] | ByteStream, meta:
         mime_type=source.meta["mime_type"],
         file_type=source.meta["file_type"],
         content_hash=source.meta["content_hash"],
-        documents=result["splitter"]["documents"],
+        documents=result["language"]["documents"],
     )
+
+
+def _run(pipeline: Pipeline, inputs: dict[str, Any]) -> dict[str, Any]:
+    from haystack.core.errors import PipelineRuntimeError
+
+    try:
+        return pipeline.run(inputs)
+    except PipelineRuntimeError as exc:
+        if isinstance(exc.__cause__, SynapseError):
+            raise exc.__cause__ from None  # the reason, without where in the pipeline it was found
+        raise

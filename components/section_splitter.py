@@ -1,0 +1,184 @@
+"""Splits converted sources into chunks that a model reads whole."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from haystack import Document, component
+
+from components.converted_text import Kind
+from components.model_files import DEFAULT_MODEL
+from components.text_spans import Budget, Span, fitted, split_span, trim
+from components.token_counter import TokenCounter, TokenStarts
+from database.errors import InvalidInputError
+
+_TINY = {"prose": 1 / 8, "rows": 1 / 8, "code": 1 / 4}
+"""Share of the limit below which neighbouring sections are joined."""
+
+_TITLE_SHARE = 1 / 5
+"""Share of the limit that a title, and a heading, may take from the content."""
+
+
+@dataclass
+class _Block:
+    """Sections that are split together."""
+
+    start: int
+    end: int
+    kind: Kind
+    heading: list[str]
+    page: int | None
+    meta: dict[str, Any] = field(default_factory=dict)
+    is_tiny: bool = False
+
+
+@component
+class SectionSplitter:
+    """
+    Splits converted sources at their headings, pages and records, and what is too large at paragraphs and sentences.
+
+    A chunk is a verbatim slice of its source: `content == text[start:end]` with `span` `[start, end]`. Slices are in
+    order, do not overlap, and leave out nothing but white space. They do not overlap because each carries its title and
+    heading, because repeated text would be embedded twice and could fill an answer with the same sentence twice, and
+    because a quote then stands in one chunk only. They do not run over the end of a page, so that a page cited is the
+    right one. Small neighbours below one heading are joined.
+
+    :param model: Whose tokens are counted; title, heading and content together never exceed its limit.
+    :param max_tokens: A lower limit; `None` means the model's.
+    """
+
+    def __init__(self, *, model: str = DEFAULT_MODEL, max_tokens: int | None = None) -> None:
+        self.model = model
+        self.max_tokens = max_tokens
+        self._counter: TokenCounter | None = None
+
+    def warm_up(self) -> None:
+        """Load the model's tokenizer, once."""
+        if self._counter is None:
+            self._counter = TokenCounter(self.model)
+
+    @component.output_types(documents=list[Document], sources=list[Document])
+    def run(self, documents: list[Document]) -> dict[str, Any]:
+        """
+        Split.
+
+        :param documents: Cleaned sources, with their sections.
+        :returns: `documents`, the chunks; `sources`, the sources without their sections.
+        :raises InvalidInputError: If one has no text.
+        """
+        self.warm_up()
+        sources = [replace(document, meta=_without(document.meta, "sections")) for document in documents]
+        return {"documents": [chunk for document in documents for chunk in self._chunks(document)], "sources": sources}
+
+    def _chunks(self, document: Document) -> list[Document]:
+        assert self._counter is not None
+        text = document.content or ""
+        limit = min(self.max_tokens or self._counter.limit, self._counter.limit)
+        starts = self._counter.starts(text)
+        blocks = _joined(list(_blocks(document)), text=text, starts=starts, limit=limit)
+        base = _without(document.meta, "sections", "file", "mime_type")
+        chunks = [chunk for block in blocks for chunk in self._split(block, text, starts, limit=limit, base=base)]
+        if not chunks:
+            raise InvalidInputError("it has no text")
+        return [
+            Document(content=chunk.content, meta={**chunk.meta, "position": position})
+            for position, chunk in enumerate(chunks)
+        ]
+
+    def _split(
+        self, block: _Block, text: str, starts: TokenStarts, *, limit: int, base: dict[str, Any]
+    ) -> Iterator[Document]:
+        assert self._counter is not None
+        counter, share = self._counter, max(1, int(limit * _TITLE_SHARE))
+        meta = {**block.meta, **base, **_own(block.meta)}
+        meta["title"] = counter.shortened(str(meta.get("title", "")), tokens=share)
+        if heading := _shortened_heading(block.heading, counter=counter, tokens=share):
+            meta["heading"] = heading
+        prefix = [meta["title"], heading] if heading else [meta["title"]]
+        rest = limit - counter.counts(["\n".join([*prefix, ""])])[0]
+        budget = Budget(text, starts, max(1, rest))
+        spans = split_span(block.start, block.end, kind=block.kind, budget=budget)
+        embedded = ["\n".join([*prefix, text[start:end]]) for start, end in spans]
+        if any(count > limit for count in counter.counts(embedded)):
+            spans = fitted(spans, budget=budget, kind=block.kind, fits=self._fits(text, prefix, limit=limit))
+        for start, end in spans:
+            page = {"page": block.page} if block.page is not None else {}
+            yield Document(content=text[start:end], meta={**meta, **page, "span": [start, end]})
+
+    def _fits(self, text: str, prefix: list[str], *, limit: int) -> Any:
+        counter = self._counter
+        assert counter is not None
+
+        def fits(span: Span) -> bool:
+            return counter.counts(["\n".join([*prefix, text[slice(*span)]])])[0] <= limit
+
+        return fits
+
+
+def _own(meta: dict[str, Any]) -> dict[str, Any]:
+    """A record's own title and language are its chunks' title and language."""
+    return {key: meta[key] for key in ("title", "language") if key in meta}
+
+
+def _without(meta: dict[str, Any], *keys: str) -> dict[str, Any]:
+    return {key: value for key, value in meta.items() if key not in keys}
+
+
+def _blocks(document: Document) -> Iterator[_Block]:
+    for section in document.meta["sections"]:
+        yield _Block(
+            start=section["start"],
+            end=section["end"],
+            kind=section["kind"],
+            heading=section.get("heading", []),
+            page=section.get("page"),
+            meta=section.get("meta", {}),
+        )
+
+
+def _joined(blocks: list[_Block], *, text: str, starts: TokenStarts, limit: int) -> list[_Block]:
+    """Join what belongs together: a bare heading and what follows it, one heading's parts, tiny neighbours."""
+    joined: list[_Block] = []
+    for block in blocks:
+        block.is_tiny = starts.count(block.start, block.end) <= limit * _TINY[block.kind]
+        heading = _common_heading(joined[-1], block, text=text, starts=starts, limit=limit) if joined else None
+        if heading is None:
+            joined.append(block)
+            continue
+        last = joined[-1]
+        last.end, last.heading, last.is_tiny = block.end, heading, last.is_tiny and block.is_tiny
+    return joined
+
+
+def _common_heading(last: _Block, block: _Block, *, text: str, starts: TokenStarts, limit: int) -> list[str] | None:
+    """The heading of two blocks as one; `None` if they stay apart."""
+    if last.kind != block.kind or last.page != block.page or last.meta or block.meta:
+        return None
+    if last.heading == block.heading:
+        return block.heading
+    if block.heading[: len(last.heading)] == last.heading and _is_bare(last, text):
+        return block.heading
+    common = [a for a, b in zip(last.heading, block.heading, strict=False) if a == b]
+    has_parent = len(common) >= min(len(last.heading), len(block.heading)) - 1
+    is_small = starts.count(last.start, block.end) <= limit // 2
+    if last.is_tiny and block.is_tiny and has_parent and is_small:
+        return common
+    return None
+
+
+def _is_bare(block: _Block, text: str) -> bool:
+    """Whether a block is nothing but its heading."""
+    start, end = trim(text, block.start, block.end)
+    return end - start < 1000 and text[start:end].strip("#=-* \n") == (block.heading or [""])[-1].strip("#=-* \n")
+
+
+def _shortened_heading(heading: Sequence[str], *, counter: TokenCounter, tokens: int) -> str:
+    """Headings as one line; of a long one the innermost, which say most."""
+    parts = [part for part in heading if part]
+    for first in range(len(parts)):
+        text = " > ".join(["…"] * (first > 0) + parts[first:])
+        if len(counter.starts(text[: tokens * 20])) <= tokens and len(text) <= tokens * 20:
+            return text
+    return counter.shortened(parts[-1], tokens=tokens) if parts else ""
