@@ -160,6 +160,8 @@ class Ledger:
         with self.database.connection() as connection:
             self._lock(connection, [name for old, state, _ in moves for name in (old, state.source)])
             for old, state, changes in moves:
+                if connection.execute(_SQL["is_as_planned"], self._of(old=old, **asdict(state))).fetchone() is None:
+                    continue  # another run has moved or changed it since
                 if old != state.source:
                     self._delete_documents(connection, [state.source])
                     connection.execute(_SQL["delete_sources"], self._of(sources=[state.source]))
