@@ -50,7 +50,7 @@ class Answer:
     :param citations: Ordered by their marks.
     :param documents: What the answer was made from, best first; without a good passage, none.
     :param unsupported: The sentences of a language model's answer that cite nothing that was retrieved.
-    :param timings_ms: Milliseconds by stage, and in `total`.
+    :param timings_ms: Milliseconds by stage, and in `total`; without loading models.
     """
 
     text: str

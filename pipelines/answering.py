@@ -95,8 +95,8 @@ class Assistant:
         :raises LanguageModelError: If the language model's server failed.
         :raises DatabaseError: If PostgreSQL did.
         """
-        began = time.perf_counter()
         pipeline = self._pipeline("query")
+        began = time.perf_counter()
         streamed, data = self._data(question, history, filters, top_k, on_text)
         with _stages() as timings, _plain_errors():
             answer: Answer = pipeline.run(data)["answer"]["value"]
@@ -115,8 +115,8 @@ class Assistant:
         on_text: Callable[[str], Awaitable[None]] | None = None,
     ) -> Answer:
         """`ask`, for asyncio: nothing blocks the event loop; `on_text` is a coroutine function."""
-        began = time.perf_counter()
         pipeline = await asyncio.to_thread(self._pipeline, "query")
+        began = time.perf_counter()
         streamed, data = self._data(question, history, filters, top_k, on_text)
         with _stages() as timings, _plain_errors():
             answer: Answer = (await pipeline.run_async(data))["answer"]["value"]
@@ -159,8 +159,8 @@ class Assistant:
         :param filters: An expression, a mapping or a Haystack filter.
         :param top_k: How many; `None` means the settings' number.
         """
-        began = time.perf_counter()
         pipeline = self._pipeline("search")
+        began = time.perf_counter()
         _, data = self._data(question, (), filters, top_k, None)
         with _stages() as timings, _plain_errors():
             found = pipeline.run({name: data[name] for name in ("rewriter", "metadata_filter", "retriever")})
