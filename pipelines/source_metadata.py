@@ -15,10 +15,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from components.typed_values import typed
 from database.errors import InvalidInputError
 
-_INTEGER = re.compile(r"[+-]?(0|[1-9][0-9]{0,17})")
-_FLOAT = re.compile(r"[+-]?((0|[1-9][0-9]*)\.[0-9]+([eE][+-]?[0-9]+)?|(0|[1-9][0-9]*)[eE][+-]?[0-9]+)")
 _REST = ("…", "...", "**")
 _PLACEHOLDER = re.compile(r"\{([^{}]*)\}")
 
@@ -108,36 +107,22 @@ def parse_given(pairs: Iterable[str]) -> dict[str, Any]:
             raise InvalidInputError(
                 f"--meta expects key=value, but got {pair!r}.", hint="For example --meta year=2024."
             )
-        given[key.strip()] = typed(value.strip(), structured=True)
+        given[key.strip()] = _typed_given(value.strip())
     if problem := unstorable(given):
         raise InvalidInputError(f"--meta expects values that JSON can hold, but {problem}.")
     return given
 
 
-def typed(text: str, *, structured: bool = False) -> Any:
-    """
-    The value that a text stands for.
-
-    Integers, decimal numbers, `true`, `false` and `null` become what they are in JSON. Everything else stays text:
-    dates, and numbers that would not be written the same way again, such as `007`.
-
-    :param text: What was written.
-    :param structured: Whether JSON lists, objects and quoted strings are read as well.
-    """
-    if _INTEGER.fullmatch(text):
-        return int(text)
-    if _FLOAT.fullmatch(text) and math.isfinite(float(text)):
-        return float(text)
-    if text.lower() in ("true", "false"):
-        return text.lower() == "true"
+def _typed_given(text: str) -> Any:
+    """What a text stands for, JSON's lists, objects, quoted strings and null included."""
     if text == "null":
         return None
-    if structured and text[:1] in ("[", "{", '"'):
+    if text[:1] in ("[", "{", '"'):
         try:
             return json.loads(text, parse_constant=_refuse_constant)
         except ValueError:
             return text
-    return text
+    return typed(text)
 
 
 def read_sidecar(path: str) -> dict[str, Any]:

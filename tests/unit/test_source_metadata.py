@@ -8,34 +8,17 @@ from typing import Any
 import pytest
 
 from database.errors import InvalidInputError
-from pipelines.source_metadata import OutsideMetadata, PathPattern, metadata_hash, parse_given, read_sidecar, typed
+from pipelines.source_metadata import OutsideMetadata, PathPattern, metadata_hash, parse_given, read_sidecar
 
 
 @pytest.mark.parametrize(
     ("text", "value"),
-    [
-        ("2024", 2024),
-        ("-3", -3),
-        ("0", 0),
-        ("2.5", 2.5),
-        ("1e3", 1000.0),
-        ("true", True),
-        ("False", False),
-        ("null", None),
-        ("2024-05-01", "2024-05-01"),
-        ("007", "007"),
-        ("1.2.3", "1.2.3"),
-        ("1_000", "1_000"),
-        ("nan", "nan"),
-        ("1e999", "1e999"),
-        ("12345678901234567890", "12345678901234567890"),
-        ("[1, 2]", "[1, 2]"),
-        ("", ""),
-    ],
+    [("2024", 2024), ("2.5", 2.5), ("True", True), ("null", None), ("2024-05-01", "2024-05-01"), ("007", "007")],
 )
-def test_values_are_typed(text: str, value: Any) -> None:
-    assert typed(text) == value
-    assert type(typed(text)) is type(value)
+def test_given_values_are_typed(text: str, value: Any) -> None:
+    given = parse_given([f"key={text}"])["key"]
+    assert given == value
+    assert type(given) is type(value)
 
 
 def test_given_values_may_be_json() -> None:
