@@ -19,8 +19,8 @@ OPERATORS = {"cosine_similarity": SQL("<=>"), "inner_product": SQL("<#>"), "l2_d
 SCORES = {"cosine_similarity": SQL("1 - distance"), "inner_product": SQL("-distance"), "l2_distance": SQL("distance")}
 
 MAX_EF_SEARCH = 1000
-CANDIDATES = 50
-"""How many documents each leg of a hybrid search proposes, at least."""
+CANDIDATES = 30
+"""How many documents each leg of a search proposes, at least; on SciFact, 50 gain 0.003 nDCG@10 for 1.6 times the time."""
 
 MAX_TERMS = 32
 """How many different words of a question are looked for."""
@@ -135,7 +135,7 @@ class DocumentsTable:
         self, question: str, *, filters: dict[str, Any] | None, top_k: int, with_embedding: bool = False
     ) -> Query:
         """The documents that have words of a question, best first by BM25."""
-        query = self._filtered("keyword_documents", filters, **self._keyword_parts(with_embedding=with_embedding))
+        query = self._worded("keyword_documents", filters, columns=_columns(embedding=with_embedding))
         params = {"candidates": max(2 * _checked(top_k), CANDIDATES), "top_k": top_k, **_question_params(question)}
         return Query(
             statement=query.statement, params={**query.params, **params}, settings=self._settings(candidates=top_k)
@@ -148,13 +148,13 @@ class DocumentsTable:
                 "A hybrid search needs scores of which large is good, but the store compares by l2_distance.",
                 hint="Use cosine_similarity or inner_product.",
             )
-        query = self._filtered(
+        query = self._worded(
             "hybrid_documents",
             filters,
+            columns=_columns(embedding=False),
             operator=OPERATORS[self.vector_function],
             score=SCORES[self.vector_function],
             vector_type=SQL(self.vector_type),
-            **self._keyword_parts(with_embedding=False),
         )
         candidates = max(_checked(top_k), CANDIDATES)
         params = {
@@ -174,15 +174,13 @@ class DocumentsTable:
     def _formatted(self, name: str, **parts: Composable) -> Composed:
         return SQL(_SQL[name]).format(table=self.identifier, **parts)
 
-    def _keyword_parts(self, *, with_embedding: bool) -> dict[str, Composable]:
-        language = Literal(self.language)
-        return {
-            "columns": _columns(embedding=with_embedding),
-            "language": language,
-            "table_name": Literal(self.identifier.as_string()),
-            "terms": SQL(_SQL["terms"]).format(language=language),
-            "keyword_score": SQL(_SQL["keyword_score"]).format(language=language),
-        }
+    def _worded(self, name: str, filters: dict[str, Any] | None, **parts: Composable) -> Query:
+        where, params = condition(filters)
+        language, table_name = Literal(self.language), Literal(self.identifier.as_string())
+        words = self._formatted("words", condition=where, language=language, table_name=table_name)
+        keyword_score = SQL(_SQL["keyword_score"]).format(language=language)
+        statement = self._formatted(name, condition=where, words=words, keyword_score=keyword_score, **parts)
+        return Query(statement=statement, params=params)
 
     def _query_vector(self, embedding: Sequence[float]) -> Any:
         values = vector(embedding, vector_type=self.vector_type, where="query_embedding")

@@ -35,50 +35,53 @@ SELECT {columns}, {score} AS score
  ORDER BY distance + 0, id
  LIMIT %(top_k)s
 
--- terms --
--- The question's words that the search will look for: the longest, as they tend to be the rarest.
-SELECT lexeme,
-       ('''' || replace(replace(lexeme, '\', '\\'), '''', '''''') || '''')::tsquery AS query
-  FROM unnest(to_tsvector({language}, %(question)s))
- ORDER BY length(lexeme) DESC, lexeme
- LIMIT %(max_terms)s
-
--- keyword_documents --
--- Any of the words may match. Rows found through the index, a word's weight is its rarity (BM25's idf); the best by the sum
--- of weights alone are then ranked by BM25 with frequencies and lengths, as parsing a text costs about 0.1 ms.
-WITH terms AS MATERIALIZED ({terms}),
-matches AS MATERIALIZED (
+-- words --
+-- The part of a WITH that finds documents by the words of a question, none of which is required: `worded`, the best of them
+-- by the sum of their words' weights, and `weights`, each word's rarity (BM25's idf). All of it comes out of the index. Long
+-- words tend to be rare: of very many, the longest are looked for.
+terms AS MATERIALIZED (
+    SELECT lexeme, ('''' || replace(replace(lexeme, '\', '\\'), '''', '''''') || '''')::tsquery AS query
+      FROM unnest(to_tsvector({language}, %(question)s))
+     ORDER BY length(lexeme) DESC, lexeme
+     LIMIT %(max_terms)s
+), matches AS MATERIALIZED (
     SELECT terms.lexeme, found.id, found.passes
       FROM terms, LATERAL (
           SELECT id, ({condition}) IS TRUE AS passes FROM {table} WHERE to_tsvector({language}, content) @@ terms.query
       ) AS found
 ), total AS MATERIALIZED (
-    SELECT greatest((SELECT reltuples FROM pg_class WHERE oid = {table_name}::regclass),
-                    (SELECT count(DISTINCT id) FROM matches), 1) AS documents
+    SELECT CASE WHEN reltuples > 0 THEN reltuples ELSE (SELECT count(*) FROM {table}) END AS documents
+      FROM pg_class
+     WHERE oid = {table_name}::regclass
 ), weights AS MATERIALIZED (
-    SELECT lexeme, ln(1 + (documents - count(*) + 0.5) / (count(*) + 0.5)) AS weight
+    SELECT lexeme, ln(1 + (greatest(documents - count(*), 0) + 0.5) / (count(*) + 0.5)) AS weight
       FROM matches, total
      GROUP BY lexeme, documents
-), pool AS MATERIALIZED (
+), worded AS MATERIALIZED (
     SELECT id FROM matches JOIN weights USING (lexeme) WHERE passes
      GROUP BY id ORDER BY sum(weight) DESC, id LIMIT %(candidates)s
-), texts AS MATERIALIZED (
+)
+
+-- keyword_score --
+-- BM25 with k1 = 1.2 and b = 0.75 (Robertson & Zaragoza, 2009); lengths are in characters. Parsing a text costs 0.1 to 0.3 ms,
+-- which is why only candidates are scored so.
+SELECT coalesce(sum(weight * frequency * 2.2 / (frequency + 1.2 * (0.25 + 0.75 * relative_length))), 0)::float8
+  FROM (SELECT lexeme, cardinality(positions) AS frequency FROM unnest(to_tsvector({language}, content))) AS words
+  JOIN weights USING (lexeme)
+
+-- keyword_documents --
+-- Best first by the words that they share with the question.
+WITH {words}, texts AS MATERIALIZED (
     SELECT {columns}, length(content) / nullif(avg(length(content)) OVER (), 0) AS relative_length
-      FROM {table} JOIN pool USING (id)
+      FROM {table} JOIN worded USING (id)
 )
 SELECT {columns}, score
   FROM texts, LATERAL ({keyword_score}) AS keywords (score)
  ORDER BY score DESC, id
  LIMIT %(top_k)s
 
--- keyword_score --
--- BM25 with k1 = 1.2 and b = 0.75 (Robertson & Zaragoza, 2009); lengths are in characters.
-SELECT coalesce(sum(weight * frequency * 2.2 / (frequency + 1.2 * (0.25 + 0.75 * relative_length))), 0)::float8
-  FROM (SELECT lexeme, cardinality(positions) AS frequency FROM unnest(to_tsvector({language}, content))) AS words
-  JOIN weights USING (lexeme)
-
 -- hybrid_documents --
--- Both legs find candidates; each candidate, whichever leg found it, is then scored by both. A score is divided by the best
+-- Both legs propose candidates; each candidate, whichever leg found it, is then scored by both. A score is divided by the best
 -- of its kind before the two are averaged: their shape survives, which ranks alone would throw away (Bruch et al., 2023).
 WITH near AS MATERIALIZED (
     SELECT id, embedding {operator} %(embedding)b::{vector_type} AS distance
@@ -99,23 +102,7 @@ WITH near AS MATERIALIZED (
            ORDER BY (embedding {operator} %(embedding)b::{vector_type}) + 0
            LIMIT %(candidates)s
       ) AS rest
-), terms AS MATERIALIZED ({terms}),
-matches AS MATERIALIZED (
-    SELECT terms.lexeme, found.id, found.passes
-      FROM terms, LATERAL (
-          SELECT id, ({condition}) IS TRUE AS passes FROM {table} WHERE to_tsvector({language}, content) @@ terms.query
-      ) AS found
-), total AS MATERIALIZED (
-    SELECT greatest((SELECT reltuples FROM pg_class WHERE oid = {table_name}::regclass),
-                    (SELECT count(DISTINCT id) FROM matches), 1) AS documents
-), weights AS MATERIALIZED (
-    SELECT lexeme, ln(1 + (documents - count(*) + 0.5) / (count(*) + 0.5)) AS weight
-      FROM matches, total
-     GROUP BY lexeme, documents
-), worded AS (
-    SELECT id FROM matches JOIN weights USING (lexeme) WHERE passes
-     GROUP BY id ORDER BY sum(weight) DESC, id LIMIT %(candidates)s
-), pool AS MATERIALIZED (
+), {words}, pool AS (
     SELECT id FROM nearest UNION SELECT id FROM worded
 ), texts AS MATERIALIZED (
     SELECT {columns},
