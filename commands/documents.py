@@ -209,7 +209,7 @@ def _table(*columns: str) -> Table:
 
 def _print_table(table: Table) -> None:
     out = console()
-    out.print(table, width=None if out.is_terminal else 10_000)  # programs are not served by folded cells
+    out.print(table)
 
 
 def _written(value: Any) -> str:

@@ -46,7 +46,9 @@ def console(*, stderr: bool = False) -> Console:
     from rich.console import Console
 
     stream = sys.stderr if stderr else sys.stdout
-    return Console(stderr=stderr, highlight=False, soft_wrap=not stream.isatty())
+    is_terminal = stream.isatty()
+    width = None if is_terminal else 10_000  # a table folds at 80 columns otherwise, whatever width it is printed with
+    return Console(stderr=stderr, highlight=False, soft_wrap=not is_terminal, width=width)
 
 
 @contextmanager
