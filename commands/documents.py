@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any
@@ -105,7 +106,7 @@ def fields(json_: JsonFlag = False) -> None:
                 "/".join(row["types"]),
                 str(row["documents"]),
                 str(row["different"]),
-                ", ".join(_short(_written(value)) for value in row["examples"]),
+                ", ".join(_short(_written(value), width=30) for value in row["examples"]),
             )
         _print_table(table)
 
@@ -169,9 +170,10 @@ def _all_paths(found: Sequence[dict[str, Any]]) -> bool:
 
 def _print_source(found: dict[str, Any], chunks: Sequence[dict[str, Any]]) -> None:
     say(found["source"])
-    for name in ("title", "mime_type", "size", "indexed_at", "reason"):
+    for name in ("title", "mime_type", "size", "reason"):
         if found[name] is not None:
             say(f"  {name:<12} {found[name]}")
+    say(f"  {'indexed_at':<12} {found['indexed_at']:%Y-%m-%d %H:%M:%S}")
     common = {key: value for key, value in (chunks[0]["meta"] if chunks else {}).items() if _holds(key, value, chunks)}
     for key, value in sorted(common.items()):
         if key not in ("source", "title"):
@@ -213,7 +215,7 @@ def _print_table(table: Table) -> None:
 
 
 def _written(value: Any) -> str:
-    return value if isinstance(value, str) else repr(value)
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 def _short(text: str, *, width: int = 60) -> str:

@@ -134,11 +134,15 @@ class IndexingRun:
 
         :raises DatabaseError: If they cannot be written.
         """
+        import haystack  # noqa: F401 - its modules import each other, so that two threads must not begin at the same time
+
         converting = threading.Thread(target=self._guarded, args=(self._convert, planned), daemon=True)
         writing = threading.Thread(target=self._guarded, args=(self._write,), daemon=True)
         converting.start()
         writing.start()
         try:
+            if any(_is_new_text(one) for one in planned):
+                self.load_embedder()  # at the same time as the converter starts
             self._embed()
         except QueueClosed:
             pass  # the writer failed; its error is raised below
@@ -300,6 +304,11 @@ class IndexingRun:
             self.ledger.quarantine(states)
             self.result.failed.update({state.source: state.reason or "" for state in states})
             self.result.converted += len(states)
+
+
+def _is_new_text(planned: PlannedSource) -> bool:
+    before = planned.previous
+    return before is None or before.content_hash != planned.state.content_hash
 
 
 def _indexed(source: _Source) -> IndexedSource:
