@@ -252,7 +252,7 @@ def _check_length(text: str, most: int, *, what: str, name: str) -> None:
 
 
 def _name(table: str | Identifier) -> str:
-    return table if isinstance(table, str) else table.as_string().replace('"', "")
+    return table if isinstance(table, str) else table.as_string().replace('"', "").removeprefix("public.")
 
 
 def _write_statements(

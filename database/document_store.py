@@ -31,12 +31,15 @@ from database.errors import ConfigurationError, DatabaseError, InvalidInputError
 
 VectorFunction = Literal["cosine_similarity", "inner_product", "l2_distance"]
 
-_DIMENSIONS = re.compile(r"expected (\d+) dimensions, not \d+|different (?:half)?vec(?:tor)? dimensions (\d+) and")
+_DIMENSIONS = re.compile(r"expected (\d+) dimensions, not (\d+)|different \w+ dimensions (\d+) and (\d+)")
 _FOLDER = Path(__file__).parent
 _FUNCTIONS = {
     "synapse_create_documents_table": _FOLDER / "create_documents_table.sql",
     "synapse_comparable": _FOLDER / "filter_functions.sql",
 }
+_CREATE_ALONE = "SELECT pg_advisory_xact_lock(hashtext('synapse schema'))"
+"""Of several at once, one creates and the others find it done; schema versions take the same lock."""
+
 _CREATE_IN = (
     "SELECT set_config('search_path', quote_ident(%(schema_name)s) || ', ' || current_setting('search_path'), true)"
 )
@@ -201,6 +204,7 @@ class SynapseDocumentStore(PgvectorDocumentStore):  # type: ignore[misc]
         database = self.database
         try:
             with psycopg.connect(database.conninfo) as connection:  # not the pool's, which need the extension
+                connection.execute(_CREATE_ALONE)
                 if self.create_extension:
                     connection.execute("CREATE EXTENSION IF NOT EXISTS vector")
                 connection.execute(_CREATE_IN, {"schema_name": self.schema_name})
@@ -588,9 +592,10 @@ def _store_error(exc: DatabaseError, *, table: DocumentsTable) -> StoreError:
             hint="Run `python synapse.py database upgrade`, or call create_table().",
             code=SchemaError.code,
         )
-    if found := _DIMENSIONS.search(exc.message):
+    if match := _DIMENSIONS.search(exc.message):
+        found = next(number for number in match.groups() if number and int(number) != table.dimension)
         return StoreError(
-            f"Table {table.name} holds {table.vector_type}({found[1] or found[2]}), but the store gives it {table.dimension}.",
+            f"Table {table.name} holds {table.vector_type}({found}), but the store gives it {table.dimension}.",
             hint="Set embedding_dimension and the embedding model to those of the table.",
             code=SchemaError.code,
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 
 import pytest
 from haystack import Document
@@ -83,7 +83,7 @@ class TestAsync(
     async_suite.FilterDocumentsAsyncTest,
 ):
     @pytest.fixture(autouse=True)
-    async def _closed(self, document_store: SynapseDocumentStore):  # noqa: ANN202
+    async def _closed(self, document_store: SynapseDocumentStore) -> AsyncIterator[None]:
         yield
         await document_store.close_async()
 
