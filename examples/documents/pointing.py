@@ -23,7 +23,9 @@ def altitude_and_azimuth(right_ascension: float, declination: float, moment: dat
     """Altitude above the horizon and azimuth from north through east, in degrees, without refraction."""
     hour_angle = math.radians(sidereal_time(moment) - right_ascension)
     latitude, declination = math.radians(LATITUDE_DEGREES), math.radians(declination)
-    sine = math.sin(latitude) * math.sin(declination) + math.cos(latitude) * math.cos(declination) * math.cos(hour_angle)
+    sine = math.sin(latitude) * math.sin(declination) + math.cos(latitude) * math.cos(declination) * math.cos(
+        hour_angle
+    )
     altitude = math.asin(sine)
     azimuth = math.atan2(
         -math.sin(hour_angle),

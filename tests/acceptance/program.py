@@ -27,7 +27,9 @@ class Program:
     home: Path
     environment: dict[str, str]
 
-    def run(self, *arguments: object, stdin: str | None = None, timeout: float = 120) -> subprocess.CompletedProcess[str]:
+    def run(
+        self, *arguments: object, stdin: str | None = None, timeout: float = 120
+    ) -> subprocess.CompletedProcess[str]:
         """Run a command to its end."""
         return subprocess.run(
             [sys.executable, str(PROJECT / "synapse.py"), *map(str, arguments)],
