@@ -224,14 +224,14 @@ def _row(document: Document, *, table: str, dimension: int, vector_type: str) ->
         _check_length(blob.mime_type, MAX_MIME_TYPE_LENGTH, what="A MIME type", name=name)
     if document.content is not None:
         checked_text(document.content, where=f"The content of {name}")
-    embedding = document.embedding
-    if embedding is not None:
-        if len(embedding) != dimension:
+    embedding = None
+    if document.embedding is not None:
+        if len(document.embedding) != dimension:
             raise InvalidInputError(
-                f"Table {table} holds {vector_type}({dimension}), but {name} has an embedding of {len(embedding)}.",
+                f"Table {table} holds {vector_type}({dimension}), but {name} has an embedding of {len(document.embedding)}.",
                 hint="Embed with the table's model, or write to the table of yours.",
             )
-        embedding = vector(embedding, vector_type=vector_type, where=f"The embedding of {name}")
+        embedding = vector(document.embedding, vector_type=vector_type, where=f"The embedding of {name}")
     return {
         "id": document.id,
         "embedding": embedding,

@@ -9,7 +9,6 @@ also hold after a reconnect and behind a transaction pooler.
 from __future__ import annotations
 
 import asyncio
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,20 +17,19 @@ from typing import Any, Literal
 
 import psycopg
 from haystack import Document, default_to_dict
-from haystack.document_stores.errors import DocumentStoreError, DuplicateDocumentError
 from haystack.document_stores.types import DuplicatePolicy
 from haystack.utils.auth import Secret
 from haystack_integrations.document_stores.pgvector import PgvectorDocumentStore
 
-from database import metadata_queries
 from database.connection import Database, database_for, wrapped
 from database.document_queries import DocumentsTable, Query, checked_ef_search
-from database.document_rows import DuplicateRowsError, Policy, documents_from_rows, write_rows, write_rows_async
-from database.errors import ConfigurationError, DatabaseError, InvalidInputError, SchemaError
+from database.document_rows import Policy, documents_from_rows, write_rows, write_rows_async
+from database.errors import ConfigurationError, DatabaseError, InvalidInputError
+from database.metadata_methods import MetadataMethods
+from database.store_errors import store_error
 
 VectorFunction = Literal["cosine_similarity", "inner_product", "l2_distance"]
 
-_DIMENSIONS = re.compile(r"expected (\d+) dimensions, not (\d+)|different \w+ dimensions (\d+) and (\d+)")
 _FOLDER = Path(__file__).parent
 _FUNCTIONS = {
     "synapse_create_documents_table": _FOLDER / "create_documents_table.sql",
@@ -55,18 +53,6 @@ _POLICIES: dict[DuplicatePolicy, Policy] = {
 }
 
 
-class StoreError(DatabaseError, DocumentStoreError):
-    """What PostgreSQL refused or failed at, as the store raises it; `code` is that of the cause."""
-
-    def __init__(self, message: str, *, hint: str = "", code: str = "database") -> None:
-        super().__init__(message, hint=hint)
-        self.code = code
-
-
-class DuplicateError(StoreError, DuplicateDocumentError):
-    """Documents that must be new are not."""
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScoredDocument:
     """
@@ -82,7 +68,7 @@ class ScoredDocument:
     keyword_score: float
 
 
-class SynapseDocumentStore(PgvectorDocumentStore):  # type: ignore[misc]
+class SynapseDocumentStore(MetadataMethods, PgvectorDocumentStore):  # type: ignore[misc]
     """
     Documents in PostgreSQL with pgvector. Safe to share between threads and event loops.
 
@@ -213,7 +199,7 @@ class SynapseDocumentStore(PgvectorDocumentStore):  # type: ignore[misc]
                         connection.execute(path.read_bytes())
                 connection.execute(_CREATE, creation)
         except psycopg.Error as exc:
-            raise _store_error(wrapped(exc, name=database.name), table=self._table) from exc
+            raise store_error(wrapped(exc, name=database.name), table=self._table) from exc
 
     async def create_table_async(self) -> None:
         """`create_table`, for asyncio."""
@@ -466,88 +452,6 @@ class SynapseDocumentStore(PgvectorDocumentStore):  # type: ignore[misc]
     def _worded(self, query: str, filters: dict[str, Any] | None, top_k: int) -> Query:
         return self._table.with_words(query, filters=filters, top_k=top_k, with_embedding=self.return_embedding)
 
-    # Metadata
-
-    def count_unique_metadata_by_filter(self, filters: dict[str, Any], metadata_fields: list[str]) -> dict[str, int]:
-        """
-        How many different values each field has in the documents that pass.
-
-        :param filters: In Haystack's syntax.
-        :param metadata_fields: With or without `meta.`.
-        :returns: Number by field, without `meta.`.
-        """
-        query = metadata_queries.unique_counts(self._table.identifier, metadata_fields, filters=filters)
-        return metadata_queries.counts(self._read(query), metadata_fields)
-
-    async def count_unique_metadata_by_filter_async(
-        self, filters: dict[str, Any], metadata_fields: list[str]
-    ) -> dict[str, int]:
-        """`count_unique_metadata_by_filter`, for asyncio."""
-        query = metadata_queries.unique_counts(self._table.identifier, metadata_fields, filters=filters)
-        return metadata_queries.counts(await self._read_async(query), metadata_fields)
-
-    def get_metadata_fields_info(self) -> dict[str, dict[str, str]]:
-        """The metadata's fields: `{field: {"type": "integer" | "real" | "boolean" | "text"}}`; mixed ones are text."""
-        return metadata_queries.field_types(self._read(metadata_queries.fields_info(self._table.identifier)))
-
-    async def get_metadata_fields_info_async(self) -> dict[str, dict[str, str]]:
-        """`get_metadata_fields_info`, for asyncio."""
-        query = metadata_queries.fields_info(self._table.identifier)
-        return metadata_queries.field_types(await self._read_async(query))
-
-    def get_metadata_field_min_max(self, metadata_field: str) -> dict[str, Any]:
-        """
-        The smallest and the largest of a field's numbers; of its texts where it has no numbers, else of what it has.
-
-        :param metadata_field: With or without `meta.`.
-        :returns: `{"min", "max"}`; `None` where no document has the field.
-        """
-        return self._read(metadata_queries.smallest_and_largest(self._table.identifier, metadata_field))[0]
-
-    async def get_metadata_field_min_max_async(self, metadata_field: str) -> dict[str, Any]:
-        """`get_metadata_field_min_max`, for asyncio."""
-        query = metadata_queries.smallest_and_largest(self._table.identifier, metadata_field)
-        return (await self._read_async(query))[0]
-
-    def get_metadata_field_unique_values(
-        self,
-        metadata_field: str,
-        search_term: str | None = None,
-        from_: int = 0,
-        size: int = 10,
-        filters: dict[str, Any] | None = None,
-    ) -> tuple[list[Any], int]:
-        """
-        One page of a field's different values: numbers, then texts by code point, then the rest.
-
-        :param metadata_field: With or without `meta.`.
-        :param search_term: Only values that contain it, whatever the case.
-        :param from_: How many values to leave out.
-        :param size: How many to return.
-        :param filters: Only values of documents that pass.
-        :returns: The values, and how many there are in all. 1, 1.0, "1" and true are four.
-        """
-        query = metadata_queries.unique_values(
-            self._table.identifier, metadata_field, search_term=search_term, from_=from_, size=size, filters=filters
-        )
-        row = self._read(query)[0]
-        return row["values"], row["total"]
-
-    async def get_metadata_field_unique_values_async(
-        self,
-        metadata_field: str,
-        search_term: str | None = None,
-        from_: int = 0,
-        size: int = 10,
-        filters: dict[str, Any] | None = None,
-    ) -> tuple[list[Any], int]:
-        """`get_metadata_field_unique_values`, for asyncio."""
-        query = metadata_queries.unique_values(
-            self._table.identifier, metadata_field, search_term=search_term, from_=from_, size=size, filters=filters
-        )
-        row = (await self._read_async(query))[0]
-        return row["values"], row["total"]
-
     # Running queries
 
     def _read(self, query: Query) -> list[dict[str, Any]]:
@@ -572,34 +476,7 @@ class SynapseDocumentStore(PgvectorDocumentStore):  # type: ignore[misc]
         try:
             yield
         except DatabaseError as exc:
-            raise _store_error(exc, table=self._table) from exc
-
-
-def _store_error(exc: DatabaseError, *, table: DocumentsTable) -> StoreError:
-    if isinstance(exc, StoreError):
-        return exc
-    if isinstance(exc, DuplicateRowsError):
-        return DuplicateError(exc.message, hint=exc.hint, code=exc.code)
-    if isinstance(exc.__cause__, psycopg.errors.UndefinedTable):
-        return StoreError(
-            f"A documents table {table.name} was expected, but is not there.",
-            hint="Call create_table(), or run `python synapse.py models add`.",
-            code=SchemaError.code,
-        )
-    if isinstance(exc.__cause__, psycopg.errors.UndefinedFunction) and "synapse_" in exc.message:
-        return StoreError(
-            "The functions that filters use were expected in this database, but are not there.",
-            hint="Run `python synapse.py database upgrade`, or call create_table().",
-            code=SchemaError.code,
-        )
-    if match := _DIMENSIONS.search(exc.message):
-        found = next(number for number in match.groups() if number and int(number) != table.dimension)
-        return StoreError(
-            f"Table {table.name} holds {table.vector_type}({found}), but the store gives it {table.dimension}.",
-            hint="Set embedding_dimension and the embedding model to those of the table.",
-            code=SchemaError.code,
-        )
-    return StoreError(exc.message, hint=exc.hint, code=exc.code)
+            raise store_error(exc, table=self._table) from exc
 
 
 def _check_documents(documents: list[Document]) -> None:

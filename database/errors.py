@@ -14,7 +14,7 @@ A message says what was expected and what was found; `hint` says what to do. Doo
         ├── DataRefusedError            a value that PostgreSQL cannot hold, such as a text too long for its index
         └── SchemaError                 another schema version, another dimension, a table that is not there
 
-The document store's own error, `database.document_store.StoreError`, is a `DatabaseError` and Haystack's `DocumentStoreError`.
+The document store's own error, `database.store_errors.StoreError`, is a `DatabaseError` and Haystack's `DocumentStoreError`.
 """
 
 DONE, FAILED, USAGE, PARTLY_DONE, REFUSED, BELOW_THRESHOLD = range(6)

@@ -259,9 +259,10 @@ def _date(value: Any) -> datetime | None:
         return datetime.fromisoformat(value)
     except ValueError:
         try:
-            return isoparse(value)  # 24:00, which fromisoformat does not know
+            parsed: datetime = isoparse(value)  # 24:00, which fromisoformat does not know
         except (ValueError, OverflowError):
             return None
+        return parsed
 
 
 def _depth(value: Any) -> int:

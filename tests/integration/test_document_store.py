@@ -20,8 +20,10 @@ from haystack.utils import Secret
 from haystack_integrations.components.retrievers.pgvector import PgvectorEmbeddingRetriever, PgvectorKeywordRetriever
 from haystack_integrations.document_stores.pgvector import PgvectorDocumentStore
 
-from database.document_store import StoreError, SynapseDocumentStore
+from database.document_store import SynapseDocumentStore
 from database.errors import ConfigurationError, DatabaseError, InvalidInputError
+from database.metadata_methods import MetadataMethods
+from database.store_errors import StoreError
 
 
 def document(id_: str = "1", *, content: str | None = "text", embedding: Any = None, **meta: Any) -> Document:
@@ -85,7 +87,7 @@ def test_every_method_on_the_parents_shared_connection_is_replaced() -> None:
         if inspect.isfunction(m) and shared.search(inspect.getsource(m))
     }
     assert len(users) > 30
-    assert users - setup - {"__init__"} <= set(vars(SynapseDocumentStore))
+    assert users - setup - {"__init__"} <= {*vars(SynapseDocumentStore), *vars(MetadataMethods)}
 
 
 @pytest.mark.parametrize(
