@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, field, fields
 from pathlib import Path
+from typing import Any
 
 from dotenv import load_dotenv
 
@@ -115,7 +116,7 @@ _TYPES = {f.name: str(f.type) for f in fields(Settings)}
 _TRUE, _FALSE = ("1", "true", "yes", "on"), ("0", "false", "no", "off")
 
 
-def _converted(name: str, text: str) -> object:
+def _converted(name: str, text: str) -> Any:
     kind = _TYPES[name]
     try:
         if kind == "int":

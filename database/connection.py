@@ -17,7 +17,7 @@ import weakref
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
@@ -35,7 +35,8 @@ from database.errors import (
 )
 
 if TYPE_CHECKING:
-    from psycopg.abc import Params, Query
+    from psycopg.abc import Params
+    from psycopg.sql import SQL, Composed
 
     from config import Settings
 
@@ -52,6 +53,7 @@ RESTART_PATIENCE = 5.0
 _SQLALCHEMY_DRIVER = re.compile(r"^postgresql\+\w+://")
 
 Row = dict[str, Any]
+AsyncPool: TypeAlias = "AsyncConnectionPool[psycopg.AsyncConnection[Row]]"
 
 
 def open_database(settings: Settings) -> Database:
@@ -133,9 +135,7 @@ class Database:
         self.server = server
         self._lock = threading.Lock()
         self._pool: ConnectionPool[psycopg.Connection[Row]] | None = None
-        self._async_pools: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, AsyncConnectionPool[Any]] = (
-            weakref.WeakKeyDictionary()
-        )
+        self._async_pools: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, AsyncPool] = weakref.WeakKeyDictionary()
 
     def __repr__(self) -> str:
         return f"Database({self.name!r})"
@@ -168,7 +168,7 @@ class Database:
 
     def read(
         self,
-        statement: Query,
+        statement: str | SQL | Composed,
         params: Params | None = None,
         *,
         settings: Mapping[str, str] | None = None,
@@ -201,7 +201,7 @@ class Database:
 
     async def read_async(
         self,
-        statement: Query,
+        statement: str | SQL | Composed,
         params: Params | None = None,
         *,
         settings: Mapping[str, str] | None = None,
@@ -285,7 +285,7 @@ class Database:
         finally:
             await pool.putconn(connection)
 
-    async def _taken_async(self, pool: AsyncConnectionPool[Any]) -> psycopg.AsyncConnection[Row]:
+    async def _taken_async(self, pool: AsyncPool) -> psycopg.AsyncConnection[Row]:
         try:
             return await pool.getconn(timeout=CONNECT_TIMEOUT)
         except PoolTimeout:
@@ -302,12 +302,14 @@ class Database:
                 atexit.register(self.close)
             return self._pool
 
-    async def _opened_async(self) -> AsyncConnectionPool[Any]:
+    async def _opened_async(self) -> AsyncPool:
         loop = asyncio.get_running_loop()
         pool = self._async_pools.get(loop)
         if pool is None:
             await asyncio.to_thread(self._probe)
-            fresh = AsyncConnectionPool(**self._pool_arguments(), configure=_register_types_async, open=False)
+            fresh: AsyncPool = AsyncConnectionPool(
+                **self._pool_arguments(), configure=_register_types_async, open=False
+            )
             pool = self._async_pools.setdefault(loop, fresh)
         await pool.open()
         return pool

@@ -6,6 +6,7 @@ import ast
 import re
 import sys
 from importlib.metadata import packages_distributions
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -73,7 +74,7 @@ def test_compiled_pins_are_those_written_by_hand(name: str) -> None:
 @pytest.mark.parametrize("name", ["requirements.in", "requirements-dev.in"])
 def test_every_requirement_has_a_reason(name: str) -> None:
     lines = (PROJECT / name).read_text().splitlines()
-    for before, line in zip(lines, lines[1:], strict=False):
+    for before, line in pairwise(lines):
         if "==" in line:
             assert before.startswith("# "), f"{line} has no reason above it"
 

@@ -22,6 +22,6 @@ FILES = (
 
 
 def upgrade() -> None:
-    with op.get_bind().connection.cursor() as cursor:  # psycopg2's own, which leaves a lone % alone
-        for path in FILES:
-            cursor.execute(path.read_text(encoding="utf-8"))
+    cursor = op.get_bind().connection.cursor()  # psycopg2's own, which leaves a lone % alone
+    for path in FILES:
+        cursor.execute(path.read_text(encoding="utf-8"))
