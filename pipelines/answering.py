@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from components.model_files import DEFAULT_MODEL
 from database.connection import Database, open_database
-from database.errors import SynapseError
+from database.errors import InvalidInputError, SynapseError
 from database.ledger import Ledger
 from database.models import EmbeddingModel, active_model
 
@@ -91,7 +91,7 @@ class Assistant:
         :param filters: An expression, a mapping or a Haystack filter.
         :param top_k: How many documents to answer from; `None` means the settings' number.
         :param on_text: Called with each part of the answer as it is written; an extractive answer comes in one.
-        :raises InvalidInputError: If the filter is malformed.
+        :raises InvalidInputError: If the filter is malformed, or the question is empty.
         :raises LanguageModelError: If the language model's server failed.
         :raises DatabaseError: If PostgreSQL did.
         """
@@ -203,6 +203,8 @@ class Assistant:
         self, question: str, history: History, filters: Filters, top_k: int | None, on_text: Callable[[str], Any] | None
     ) -> tuple[Callable[[], bool], dict[str, Any]]:
         """Whether anything was streamed so far, and the pipeline's inputs."""
+        if not question.strip():
+            raise InvalidInputError("A question must have words, but is empty.")
         messages = [_message(one) for one in history]
         data: dict[str, Any] = {
             "rewriter": {"question": question, "history": messages},
