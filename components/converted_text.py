@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
@@ -18,10 +19,15 @@ Kind = Literal["prose", "rows", "code"]
 MAX_CHARACTERS = 50_000_000
 """Of one converted text: a small file can unpack to any length."""
 
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
 
 class ConvertedText:
     """
     Collects the sections of a source, in reading order.
+
+    Half surrogate pairs, which JSON can spell but no database can hold, become U+FFFD, the character for what cannot be
+    shown.
 
     The result is a Document whose content is the whole text and whose `meta["sections"]` cover it without gaps, as
     `{"start", "end", "kind"}` with `heading` (a list, outermost first), `page` and `meta` where there are any.
@@ -53,6 +59,8 @@ class ConvertedText:
         """
         if not text.strip():
             return
+        if not text.isascii():
+            text = _SURROGATE.sub("\ufffd", text)
         if kind != "code":
             text = text.strip("\n") + "\n\n"
         section: dict[str, Any] = {"start": self._length, "end": self._length + len(text), "kind": kind}

@@ -12,7 +12,9 @@ from haystack import Document, component
 
 from components.file_types import FILE_TYPES
 
-_SAMPLE = 2000
+_SAMPLE, _CHUNK_SAMPLE = 2000, 400
+"""Characters that are looked at, of a source and of a chunk: more takes longer and tells no better."""
+
 _LEAST_LETTERS, _SURE = 60, 0.95
 """Below this, a chunk's own language is a guess, and its source's is the better one."""
 
@@ -43,24 +45,27 @@ class LanguageDetector:
         detected: list[Document] = []
         for _, group in groupby(documents, key=lambda document: document.meta.get("source")):
             chunks = list(group)
-            whole = _source_language(chunks)
-            detected += [_with_language(chunk, whole) for chunk in chunks]
+            languages = [chunk.meta.get("language") or _own_language(chunk) for chunk in chunks]
+            whole = None if all(languages) else _source_language(chunks)
+            detected += [
+                _with_language(chunk, language or whole) for chunk, language in zip(chunks, languages, strict=True)
+            ]
         return {"documents": detected}
 
 
-def _with_language(chunk: Document, whole: str | None) -> Document:
-    if chunk.meta.get("language"):
-        return chunk
-    language = whole
-    if not _is_code(chunk):
-        language = _language(chunk.content or "", least=_LEAST_LETTERS, sure=_SURE) or whole
+def _with_language(chunk: Document, language: str | None) -> Document:
     return replace(chunk, meta={**chunk.meta, "language": language}) if language else chunk
 
 
-def _source_language(chunks: list[Document]) -> str | None:
-    if _is_code(chunks[0]):
+def _own_language(chunk: Document) -> str | None:
+    if _is_code(chunk):
         return "en"
-    return _language(_sample(chunk.content or "" for chunk in chunks), least=_LEAST_DOCUMENT_LETTERS, sure=_LIKELY)
+    return _language((chunk.content or "")[:_CHUNK_SAMPLE], least=_LEAST_LETTERS, sure=_SURE)
+
+
+def _source_language(chunks: list[Document]) -> str | None:
+    sample = _sample(chunk.content or "" for chunk in chunks)
+    return _language(sample, least=_LEAST_DOCUMENT_LETTERS, sure=_LIKELY)
 
 
 def _is_code(chunk: Document) -> bool:
@@ -79,10 +84,9 @@ def _sample(texts: Iterable[str]) -> str:
 
 
 def _language(text: str, *, least: int, sure: float) -> str | None:
-    sample = text[:_SAMPLE]
-    if sum(map(str.isalpha, sample)) < least:
+    if sum(map(str.isalpha, text)) < least:
         return None
-    language, probability = _identifier().classify(sample)
+    language, probability = _identifier().classify(text)
     return str(language) if probability >= sure else None
 
 

@@ -34,6 +34,15 @@ class _Block:
     is_tiny: bool = False
 
 
+@dataclass(frozen=True)
+class _Prefix:
+    """What is embedded before a chunk's content, and how many tokens that takes with the model's special ones."""
+
+    meta: dict[str, Any]
+    text: str
+    tokens: int
+
+
 @component
 class SectionSplitter:
     """
@@ -75,46 +84,59 @@ class SectionSplitter:
     def _chunks(self, document: Document) -> list[Document]:
         assert self._counter is not None
         text = document.content or ""
-        limit = min(self.max_tokens or self._counter.limit, self._counter.limit)
         starts = self._counter.starts(text)
-        blocks = _joined(list(_blocks(document)), text=text, starts=starts, limit=limit)
+        blocks = _joined(list(_blocks(document)), text=text, starts=starts, limit=self._limit)
         base = _without(document.meta, "sections", "file", "mime_type")
-        chunks = [chunk for block in blocks for chunk in self._split(block, text, starts, limit=limit, base=base)]
+        chunks: list[Document] = []
+        prefixes: dict[tuple[str, ...], _Prefix] = {}
+        for block in blocks:
+            meta = {**block.meta, **base, **_own(block.meta)}
+            key = (str(meta.get("title", "")), *block.heading)
+            if key not in prefixes:
+                prefixes[key] = self._prefix(*key)
+            prefix = prefixes[key]
+            meta |= prefix.meta | ({"page": block.page} if block.page is not None else {})
+            for start, end in self._spans(block, text, starts, prefix=prefix):
+                own = {**meta, "span": [start, end], "position": len(chunks)}
+                chunks.append(Document(content=text[start:end], meta=own))
         if not chunks:
             raise InvalidInputError("it has no text")
-        return [
-            Document(content=chunk.content, meta={**chunk.meta, "position": position})
-            for position, chunk in enumerate(chunks)
-        ]
+        return chunks
 
-    def _split(
-        self, block: _Block, text: str, starts: TokenStarts, *, limit: int, base: dict[str, Any]
-    ) -> Iterator[Document]:
+    @property
+    def _limit(self) -> int:
         assert self._counter is not None
-        counter, share = self._counter, max(1, int(limit * _TITLE_SHARE))
-        meta = {**block.meta, **base, **_own(block.meta)}
-        meta["title"] = counter.shortened(str(meta.get("title", "")), tokens=share)
-        if heading := _shortened_heading(block.heading, counter=counter, tokens=share):
-            meta["heading"] = heading
-        prefix = [meta["title"], heading] if heading else [meta["title"]]
-        rest = limit - counter.counts(["\n".join([*prefix, ""])])[0]
-        budget = Budget(text, starts, max(1, rest))
-        spans = split_span(block.start, block.end, kind=block.kind, budget=budget)
-        embedded = ["\n".join([*prefix, text[start:end]]) for start, end in spans]
-        if any(count > limit for count in counter.counts(embedded)):
-            spans = fitted(spans, budget=budget, kind=block.kind, fits=self._fits(text, prefix, limit=limit))
-        for start, end in spans:
-            page = {"page": block.page} if block.page is not None else {}
-            yield Document(content=text[start:end], meta={**meta, **page, "span": [start, end]})
+        return min(self.max_tokens or self._counter.limit, self._counter.limit)
 
-    def _fits(self, text: str, prefix: list[str], *, limit: int) -> Any:
-        counter = self._counter
-        assert counter is not None
+    def _prefix(self, title: str, *heading: str) -> _Prefix:
+        """Title and heading, as they stand before a chunk's content where it is embedded."""
+        assert self._counter is not None
+        share = max(1, int(self._limit * _TITLE_SHARE))
+        meta = {"title": self._counter.shortened(title, tokens=share)}
+        if joined := _shortened_heading(heading, counter=self._counter, tokens=share):
+            meta["heading"] = joined
+        text = "\n".join([*meta.values(), ""])
+        return _Prefix(meta=meta, text=text, tokens=self._counter.counts([text])[0])
+
+    def _spans(self, block: _Block, text: str, starts: TokenStarts, *, prefix: _Prefix) -> list[Span]:
+        assert self._counter is not None
+        counter, limit = self._counter, self._limit
+        budget = Budget(text, starts, max(1, limit - prefix.tokens))
+        spans = split_span(block.start, block.end, kind=block.kind, budget=budget)
 
         def fits(span: Span) -> bool:
-            return counter.counts(["\n".join([*prefix, text[slice(*span)]])])[0] <= limit
+            return counter.counts([prefix.text + text[slice(*span)]])[0] <= limit
 
-        return fits
+        doubtful = spans if not counter.counts_words else [span for span in spans if _cuts_word(text, span)]
+        counts = counter.counts([prefix.text + text[start:end] for start, end in doubtful])
+        if all(count <= limit for count in counts):
+            return spans
+        return fitted(spans, budget=budget, kind=block.kind, fits=fits)
+
+
+def _cuts_word(text: str, span: Span) -> bool:
+    start, end = span
+    return not ((start == 0 or text[start - 1].isspace()) and (end >= len(text) or text[end].isspace()))
 
 
 def _own(meta: dict[str, Any]) -> dict[str, Any]:

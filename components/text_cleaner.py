@@ -19,15 +19,12 @@ _AS_NEWLINE = "\v\f\x85\u2028\u2029"
 _AS_SPACE = "\xa0\u2007\u202f"
 _TABLE = str.maketrans(dict.fromkeys(_REMOVED) | dict.fromkeys(_AS_NEWLINE, "\n") | dict.fromkeys(_AS_SPACE, " "))
 _EMPTY_LINES = re.compile(r"\n{3,}")
-_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 @component
 class TextCleaner:
     """
     Normalises line ends and spaces and removes characters without meaning; code keeps its layout.
-
-    Half surrogate pairs, which no database can hold, become U+FFFD, the character for what cannot be shown.
     """
 
     @component.output_types(documents=list[Document])
@@ -71,7 +68,5 @@ def clean_text(text: str, *, keep_layout: bool = False) -> str:
     if "\r" in text:
         text = text.replace("\r\n", "\n").replace("\r", "\n")
     text = text.translate(_TABLE)
-    if not text.isascii():
-        text = _SURROGATE.sub("\ufffd", text)
     text = "\n".join(line.rstrip() for line in text.split("\n"))
     return text if keep_layout else _EMPTY_LINES.sub("\n\n", text)

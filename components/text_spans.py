@@ -6,6 +6,7 @@ Everything here is linear in the length of the text: texts are untrusted.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -112,24 +113,19 @@ def _hard_pieces(start: int, end: int, *, budget: Budget) -> Iterator[Span]:
 def _packed(pieces: Iterator[Span], start: int, end: int, *, budget: Budget) -> Iterator[Span]:
     """Join neighbours towards equal sizes, so that no text ends in a scrap."""
     total = budget.share(start, end)
-    target = total / max(1, -(-total // 1))
-    current: Span | None = None
+    target = total / max(1, math.ceil(total))
+    begin, stop, taken = -1, -1, 0.0
     for piece in pieces:
-        if current is None:
-            current = piece
-        elif budget.fits(current[0], piece[1]) and _is_nearer(
-            budget.share(*current), budget.share(current[0], piece[1]), target
-        ):
-            current = current[0], piece[1]
-        else:
-            yield current
-            current = piece
-    if current is not None:
-        yield current
-
-
-def _is_nearer(before: float, after: float, target: float) -> bool:
-    return after <= target or after - target <= target - before
+        share = budget.share(*piece)
+        # Characters and tokens may take turns in being the scarcer: the sum is an upper bound.
+        if begin >= 0 and taken + share <= 1 and taken + share - target <= max(0.0, target - taken):
+            stop, taken = piece[1], taken + share
+            continue
+        if begin >= 0:
+            yield begin, stop
+        (begin, stop), taken = piece, share
+    if begin >= 0:
+        yield begin, stop
 
 
 def fitted(spans: list[Span], *, budget: Budget, kind: Kind, fits: Callable[[Span], bool]) -> list[Span]:

@@ -32,7 +32,8 @@ class TokenCounter:
         self._tokenizer = Tokenizer.from_file(_model_file(model, "tokenizer.json"))
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
-        self.special_tokens = self._tokenizer.num_special_tokens_to_add(False)
+        # WordPiece sees each word by itself: the tokens of a text are the sum of its words' tokens.
+        self.counts_words = type(self._tokenizer.model).__name__ == "WordPiece"
         self.limit = min(_model_limit(model), LONGEST)
 
     def counts(self, texts: Sequence[str]) -> list[int]:

@@ -45,7 +45,7 @@ def prepare(pipeline: Pipeline, path: str | os.PathLike[str] | ByteStream, meta:
     :raises InvalidInputError: If the file cannot be converted; the message is the reason.
     """
     given = os.fspath(path) if isinstance(path, str | os.PathLike) else path
-    result = pipeline.run({"router": {"sources": [given], "meta": [dict(meta)]}})
+    result = _run(pipeline, {"router": {"sources": [given], "meta": [dict(meta)]}})
     source = result["splitter"]["sources"][0]
     return PreparedSource(
         text=source.content,
