@@ -7,6 +7,7 @@ other. Blocks marked `python` are run as programs. Blocks marked `bash` cannot r
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 import shutil
@@ -14,24 +15,18 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.acceptance.program import PROJECT, Program
 
+FIRST = PROJECT / "docs" / "indexing.md"  # the other pages ask for what it indexes
 PAGES = [
-    PROJECT / name
-    for name in (
-        "docs/indexing.md",  # first: the others ask for what it indexes
-        "docs/asking.md",
-        "docs/database.md",
-        "docs/configuration.md",
-        "docs/cli.md",
-        "docs/troubleshooting.md",
-        "docs/architecture.md",
-        "README.md",
-        "CONTRIBUTING.md",
-    )
+    FIRST,
+    *sorted(set((PROJECT / "docs").glob("*.md")) - {FIRST}),
+    PROJECT / "README.md",
+    PROJECT / "CONTRIBUTING.md",
 ]
 NOT_RUN = {
     "make demo": "is run by continuous integration, like this test",
@@ -126,6 +121,80 @@ def test_programs(home: Program) -> None:
         command, cwd=PROJECT, env=environment, capture_output=True, text=True, timeout=240, check=False
     )
     assert done.returncode == 0, done.stderr
+
+
+SHOWN_OBJECTS = {
+    "index": ["docs", "examples/documents"],
+    "ask": ["What is a group to pay?"],
+    "search": ["dome"],
+    "documents list": ["docs"],
+    "documents show": ["docs/cli.md"],
+    "documents fields": [],
+    "models list": [],
+    "models add": ["BAAI/bge-small-en-v1.5", "--dimension", "384"],
+    "models switch": ["all-minilm-l6-v2"],
+    "models drop": ["bge-small-en-v1.5", "--yes"],
+    "database upgrade": [],
+    "database status": [],
+    "documents delete": ["docs/cli.md", "--yes"],
+}
+"""The commands with a JSON object on the page, in an order in which they work, and what they are given."""
+
+_RUN_ALL = """
+import json, sys
+from typer.testing import CliRunner
+import synapse
+for arguments in json.load(sys.stdin):
+    done = CliRunner().invoke(synapse.app, arguments)
+    print(json.dumps([done.exit_code, json.loads(done.stdout)]))
+"""
+
+
+def test_json_objects(home: Program) -> None:
+    """Every JSON object on the page has the keys and types of the one that the command prints."""
+    text = (PROJECT / "docs" / "cli.md").read_text(encoding="utf-8")
+    _, *parts = re.split(r"(?m)^## (.+)$", text)
+    shown = {
+        name: re.findall(r"(?ms)^```json\n(.*?)^```$", part) for name, part in zip(parts[::2], parts[1::2], strict=True)
+    }
+    assert {name for name, found in shown.items() if found} == {*SHOWN_OBJECTS, "Output and exit codes"}
+    arguments = [[*name.split(), *given, "--json"] for name, given in SHOWN_OBJECTS.items()]
+    expected = [shown[name][0] for name in SHOWN_OBJECTS]
+    arguments += [["index", "docs", "--dry-run", "--json"], ["models", "drop", "nobody", "--json"]]
+    expected += [shown["index"][1], shown["Output and exit codes"][0]]
+
+    done = subprocess.run(
+        [sys.executable, "-c", _RUN_ALL],
+        cwd=PROJECT,
+        env=home.full_environment(),
+        input=json.dumps(arguments),
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    for command, page, line in zip(arguments, expected, done.stdout.splitlines(), strict=True):
+        code, printed = json.loads(line)
+        assert code == (2 if "nobody" in command else 0), line
+        compare(json.loads(page), printed, where=" ".join(command))
+
+
+def compare(page: Any, printed: Any, *, where: str) -> None:
+    """An empty object or list on the page stands for any; of a list, the first item stands for all."""
+    if isinstance(page, dict) and isinstance(printed, dict):
+        if where.endswith("timings_ms"):
+            assert set(page) <= set(printed)
+        elif page and not where.endswith("skipped"):
+            assert set(page) == set(printed), where
+            for key in page:
+                compare(page[key], printed[key], where=f"{where} {key}")
+    elif isinstance(page, list) and isinstance(printed, list):
+        if page and printed:
+            compare(page[0], printed[0], where=where)
+    elif page is not None and printed is not None:
+        numbers = isinstance(page, int | float) and isinstance(printed, int | float)
+        assert numbers or type(page) is type(printed), f"{where}: {printed!r}"
 
 
 @pytest.mark.parametrize(("page", "text"), blocks("bash"), ids=[page for page, _ in blocks("bash")])

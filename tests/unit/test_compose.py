@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from dotenv import dotenv_values
-from ruamel.yaml import YAML
 
 from config import VARIABLES, Settings
 from database.embedded import SERVER_SETTINGS
@@ -23,7 +23,7 @@ EXAMPLE = PROJECT / ".env.example"
 
 @pytest.fixture
 def service() -> dict[str, Any]:
-    found: dict[str, Any] = YAML(typ="safe").load(COMPOSE)["services"]["database"]
+    found: dict[str, Any] = yaml.safe_load(COMPOSE.read_text())["services"]["database"]
     return found
 
 
