@@ -1,0 +1,85 @@
+"""
+Peak memory of indexing 200 files against 2,000, in the program and in its converter process.
+
+    python benchmarks/memory.py [--files N N]
+
+Chunks are embedded by the real model; sizes are the same for every file, so that only their number differs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+import psutil
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from config import PROJECT
+
+
+def main() -> None:
+    """Measure, print, and end with 5 where more files take more memory."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--files", type=int, nargs=2, default=[200, 2000])
+    parser.add_argument("--limit", type=float, default=1.1, help="the larger peak over the smaller")
+    arguments = parser.parse_args()
+    peaks = [peak(files) for files in arguments.files]
+    for files, found in zip(arguments.files, peaks, strict=True):
+        print(f"{files:>6} files: peak {found / 2**20:.0f} MiB")
+    ratio = peaks[1] / peaks[0]
+    print(f"ratio {ratio:.2f} (at most {arguments.limit})")
+    sys.exit(0 if ratio <= arguments.limit else 5)
+
+
+def peak(files: int) -> int:
+    """Bytes that the program and its converter process held at most, together, while they indexed."""
+    with tempfile.TemporaryDirectory(prefix="synapse-", ignore_cleanup_errors=True) as name:
+        Path(name).chmod(0o755)
+        folder = Path(name) / "files"
+        folder.mkdir()
+        for number in range(files):
+            (folder / f"{number}.txt").write_text(f"File number {number} speaks of the number {number}. " * 8)
+        environment = {**os.environ, "SYNAPSE_HOME": str(Path(name) / "home")}
+        command = [sys.executable, str(PROJECT / "synapse.py"), "index", str(folder), "--json"]
+        with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL) as program:
+            watcher = Watcher(program.pid)
+            watcher.start()
+            program.wait()
+        watcher.join()
+    if program.returncode:
+        raise SystemExit(f"index ended with {program.returncode}")
+    return watcher.peak
+
+
+class Watcher(threading.Thread):
+    """Notes what a program and its Python processes hold, five times a second. The server's memory is its own."""
+
+    def __init__(self, process: int) -> None:
+        super().__init__(daemon=True)
+        self.peak = 0
+        self._process = psutil.Process(process)
+
+    def run(self) -> None:
+        while True:
+            try:
+                if self._process.status() == psutil.STATUS_ZOMBIE:
+                    return
+                family = [self._process, *self._process.children()]
+                held = sum(p.memory_info().rss for p in family if p.name().startswith("python"))
+            except psutil.Error:
+                if not self._process.is_running():
+                    return
+                continue
+            self.peak = max(self.peak, held)
+            time.sleep(0.2)
+
+
+if __name__ == "__main__":
+    main()
