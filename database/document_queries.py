@@ -25,6 +25,9 @@ CANDIDATES = 30
 MAX_TERMS = 32
 """How many different words of a question are looked for."""
 
+MAX_MATCHES = 12_000
+"""How many matches of a question's words are looked at in all, at about 2 us each."""
+
 MAX_QUESTION = 20_000
 """Characters of a question that are searched for words; PostgreSQL gives up at 1 MB of them."""
 
@@ -235,4 +238,4 @@ def _question_params(question: str) -> dict[str, Any]:
     if not isinstance(question, str) or not question:
         raise InvalidInputError("query must be a text that is not empty.")
     text = question[:MAX_QUESTION].replace("\x00", " ").encode(errors="replace").decode()
-    return {"question": text, "max_terms": MAX_TERMS}
+    return {"question": text, "max_terms": MAX_TERMS, "max_matches": MAX_MATCHES}

@@ -38,25 +38,36 @@ SELECT {columns}, {score} AS score
 -- words --
 -- The part of a WITH that finds documents by the words of a question, none of which is required: `worded`, the best of them
 -- by the sum of their words' weights, and `weights`, each word's rarity (BM25's idf). All of it comes out of the index. Long
--- words tend to be rare: of very many, the longest are looked for.
+-- words tend to be rare: of very many, the longest are looked for. A word that very many documents have proposes only the
+-- first of them; how many there are is then estimated from how far into the table these reach.
 terms AS MATERIALIZED (
     SELECT lexeme, ('''' || replace(replace(lexeme, '\', '\\'), '''', '''''') || '''')::tsquery AS query
       FROM unnest(to_tsvector({language}, %(question)s))
      ORDER BY length(lexeme) DESC, lexeme
      LIMIT %(max_terms)s
+), allowance AS MATERIALIZED (
+    SELECT greatest(%(max_matches)s / greatest(count(*), 1), 500) AS rows FROM terms
 ), matches AS MATERIALIZED (
-    SELECT terms.lexeme, found.id, found.passes
+    SELECT terms.lexeme, found.id, found.passes, found.place
       FROM terms, LATERAL (
-          SELECT id, ({condition}) IS TRUE AS passes FROM {table} WHERE to_tsvector({language}, content) @@ terms.query
+          SELECT id, ({condition}) IS TRUE AS passes, ctid AS place
+            FROM {table}
+           WHERE to_tsvector({language}, content) @@ terms.query
+           LIMIT (SELECT rows FROM allowance)
       ) AS found
 ), total AS MATERIALIZED (
-    SELECT CASE WHEN reltuples > 0 THEN reltuples ELSE (SELECT count(*) FROM {table}) END AS documents
+    SELECT CASE WHEN reltuples > 0 THEN reltuples ELSE (SELECT count(*) FROM {table}) END AS documents,
+           pg_relation_size(oid) / current_setting('block_size')::int AS pages
       FROM pg_class
      WHERE oid = {table_name}::regclass
+), found_of_word AS (
+    SELECT lexeme, count(*) AS found, (max(place)::text::point)[0] + 1 AS pages_read FROM matches GROUP BY lexeme
+), frequencies AS (
+    SELECT lexeme, documents,
+           CASE WHEN found < rows THEN found ELSE least(found * pages / pages_read, documents) END AS frequency
+      FROM found_of_word, total, allowance
 ), weights AS MATERIALIZED (
-    SELECT lexeme, ln(1 + (greatest(documents - count(*), 0) + 0.5) / (count(*) + 0.5)) AS weight
-      FROM matches, total
-     GROUP BY lexeme, documents
+    SELECT lexeme, ln(1 + (greatest(documents - frequency, 0) + 0.5) / (frequency + 0.5)) AS weight FROM frequencies
 ), worded AS MATERIALIZED (
     SELECT id FROM matches JOIN weights USING (lexeme) WHERE passes
      GROUP BY id ORDER BY sum(weight) DESC, id LIMIT %(candidates)s

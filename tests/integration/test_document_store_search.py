@@ -173,6 +173,18 @@ def test_a_rare_word_weighs_more_than_a_common_one(store: SynapseDocumentStore) 
     assert store.keyword_search("river number18", top_k=2)[0].id == "18"
 
 
+def test_of_a_very_common_word_not_every_match_is_read(
+    store: SynapseDocumentStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    everything = store.keyword_search("river", top_k=600)
+    assert len(everything) > 550
+    monkeypatch.setattr("database.document_queries.MAX_MATCHES", 500)
+    some = store.keyword_search("river", top_k=600)
+    assert len(some) == 500
+    assert some[0].score == pytest.approx(everything[0].score, rel=0.2)
+    assert store.keyword_search("river number2995")[0].id == "2995"
+
+
 QUESTIONS = [
     "?",
     "'",
