@@ -9,12 +9,13 @@ from haystack.document_stores.errors import DocumentStoreError, DuplicateDocumen
 from psycopg.errors import UndefinedFunction, UndefinedTable
 
 from database.document_rows import DuplicateRowsError
-from database.errors import DatabaseError, SchemaError
+from database.errors import DatabaseError, ExtensionMissingError, InvalidInputError, SchemaError
 
 if TYPE_CHECKING:
     from database.document_queries import DocumentsTable
 
 _DIMENSIONS = re.compile(r"expected (\d+) dimensions, not (\d+)|different \w+ dimensions (\d+) and (\d+)")
+_NO_EXTENSION = re.compile(r'type "(vector|halfvec)" does not exist|extension "vector" is not available')
 
 
 class StoreError(DatabaseError, DocumentStoreError):
@@ -51,6 +52,18 @@ def store_error(exc: DatabaseError, *, table: DocumentsTable) -> StoreError:
             "The functions that filters use were expected in this database, but are not there.",
             hint="Run `python synapse.py database upgrade`, or call create_table().",
             code=SchemaError.code,
+        )
+    if _NO_EXTENSION.search(exc.message):
+        return StoreError(
+            "The extension vector was expected in this database, but is not there.",
+            hint="Install pgvector on the server; then CREATE EXTENSION vector, or create_table() with create_extension.",
+            code=ExtensionMissingError.code,
+        )
+    if "too long for tsvector" in exc.message:
+        return StoreError(
+            "A document's content must have at most 1 MB of different words, but that of one to be written has more.",
+            hint="Split it into chunks before writing.",
+            code=InvalidInputError.code,
         )
     if match := _DIMENSIONS.search(exc.message):
         found = next(number for number in match.groups() if number and int(number) != table.dimension)

@@ -274,12 +274,18 @@ def test_an_embedding_that_cannot_be_compared_is_refused(store: SynapseDocumentS
         store.dense_search(embedding)
 
 
+def test_a_content_beyond_the_keyword_index_is_one_sentence(store: SynapseDocumentStore) -> None:
+    with pytest.raises(StoreError, match=r"at most 1 MB of different words.*Split it"):
+        store.write_documents([document("1", content=" ".join(f"number{n}number{n}" for n in range(80_000)))])
+    assert store.count_documents() == 0
+
+
 def test_without_the_extension_it_says_so(empty_conninfo: str) -> None:
     store = SynapseDocumentStore(connection_string=Secret.from_token(empty_conninfo), create_extension=False)
-    with pytest.raises(StoreError, match="vector"):
-        store.count_documents()
-    with pytest.raises(StoreError):
-        store.create_table()
+    for operation in (store.count_documents, store.create_table):
+        with pytest.raises(StoreError, match="extension vector was expected") as caught:
+            operation()
+        assert caught.value.code == "extension_missing"
     store.close()
 
 
