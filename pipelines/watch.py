@@ -6,6 +6,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from database.errors import DatabaseUnavailableError, SynapseError
@@ -43,7 +44,7 @@ def watch(
     :param paths: Files and folders.
     :param driver: Applies the plans.
     :param rules: How plans are made.
-    :param on_sync: Called after each sync that did something, and after the first.
+    :param on_sync: Called after each sync that changed the index, and after the first.
     :param on_error: Called with what was refused.
     :param stop: Ends the watch.
     :raises InvalidInputError: If a path is not there at the beginning.
@@ -63,9 +64,10 @@ def watch(
         due = time.monotonic() + FULL_LOOK
         try:
             plan = plan_sync(roots, driver.ledger, rules=rules)
-            if first or not plan.is_empty:
-                on_sync(plan, driver.apply(plan))
-                first = False
+            result = driver.apply(plan)
+            if first or plan.to_convert or plan.moved or plan.removed or plan.refused:
+                on_sync(plan, result)
+            first, rules = False, replace(rules, retry=False)
         except DatabaseUnavailableError as exc:
             due = time.monotonic() + RETRY
             on_error(exc)
