@@ -83,7 +83,7 @@ def delete(
         if json_:
             print_json({"removed": names, "chunks": chunks})
             return
-        say(f"Removed {len(names)} sources with {chunks} chunks.")
+        say(f"Removed {_counted(len(names), 'source')} with {_counted(chunks, 'chunk')}.")
 
 
 @app.command()
@@ -161,7 +161,7 @@ def _print_sources(found: Sequence[dict[str, Any]]) -> None:
     if common not in ("", "/"):
         say(f"Below {common}:")
     _print_table(table)
-    say(f"{len(found)} sources, {sum(row['chunks'] for row in found)} chunks.")
+    say(f"{_counted(len(found), 'source')}, {_counted(sum(row['chunks'] for row in found), 'chunk')}.")
 
 
 def _all_paths(found: Sequence[dict[str, Any]]) -> bool:
@@ -212,6 +212,10 @@ def _table(*columns: str) -> Table:
 def _print_table(table: Table) -> None:
     out = console()
     out.print(table)
+
+
+def _counted(number: int, name: str) -> str:
+    return f"{number:,} {name}{'' if number == 1 else 's'}"
 
 
 def _written(value: Any) -> str:

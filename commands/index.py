@@ -124,6 +124,8 @@ def _bar(plan: SyncPlan, *, quiet: bool) -> Iterator[Callable[[SyncResult], None
                 first.append((now, result.embedded))
             speed = (result.embedded - first[0][1]) / (now - first[0][0]) if first and now > first[0][0] else 0.0
             detail = f"{result.embedded} chunks" + (f", {speed:.0f}/s" if speed else "")
+            if not result.embedded:
+                detail = "loading the model"
             bar.update(task, completed=result.converted, detail=detail)
 
         yield show
