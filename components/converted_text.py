@@ -48,16 +48,20 @@ class ConvertedText:
         meta: Mapping[str, Any] | None = None,
     ) -> None:
         """
-        Append a section; one without text adds nothing.
+        Append a section. One without text adds nothing, but to code its empty lines.
 
         :param text: Its text. A section that is not code is followed by an empty line.
         :param heading: The headings above it, outermost first.
         :param page: Its page, from 1.
         :param kind: How it may be split.
-        :param meta: What holds for this section alone, from `user_meta`.
+        :param meta: What holds for this section alone, from `user_meta`; it is then never joined with another.
         :raises InvalidInputError: If the text becomes too long.
         """
         if not text.strip():
+            if kind == "code" and self._sections:
+                self._parts.append(text)  # empty lines between definitions belong to what is above them
+                self._length += len(text)
+                self._sections[-1]["end"] = self._length
             return
         if not text.isascii():
             text = _SURROGATE.sub("\ufffd", text)
@@ -66,7 +70,7 @@ class ConvertedText:
         section: dict[str, Any] = {"start": self._length, "end": self._length + len(text), "kind": kind}
         section |= {"heading": [" ".join(part.split()) for part in heading]} if heading else {}
         section |= {"page": page} if page is not None else {}
-        section |= {"meta": dict(meta)} if meta else {}
+        section |= {"meta": dict(meta)} if meta is not None else {}
         self._parts.append(text)
         self._sections.append(section)
         self._length += len(text)

@@ -15,9 +15,56 @@ from components.typed_values import typed
 from database.errors import InvalidInputError
 
 _HEADINGS = {f"h{level}": level for level in range(1, 7)}
-_UNSEEN = frozenset(["script", "style", "template", "noscript", "svg", "math", "iframe", "object", "canvas", "nav", "select", "textarea"])
+_UNSEEN = frozenset(
+    [
+        "script",
+        "style",
+        "template",
+        "noscript",
+        "svg",
+        "math",
+        "iframe",
+        "object",
+        "canvas",
+        "nav",
+        "select",
+        "textarea",
+    ]
+)
 _BLOCKS = frozenset(
-    ["p", "div", "section", "article", "main", "aside", "header", "footer", "address", "blockquote", "figure", "figcaption", "form", "fieldset", "details", "summary", "ul", "ol", "dl", "dt", "dd", "pre", "table", "caption", "thead", "tbody", "tfoot", "hr", "body", "html", "title"]
+    [
+        "p",
+        "div",
+        "section",
+        "article",
+        "main",
+        "aside",
+        "header",
+        "footer",
+        "address",
+        "blockquote",
+        "figure",
+        "figcaption",
+        "form",
+        "fieldset",
+        "details",
+        "summary",
+        "ul",
+        "ol",
+        "dl",
+        "dt",
+        "dd",
+        "pre",
+        "table",
+        "caption",
+        "thead",
+        "tbody",
+        "tfoot",
+        "hr",
+        "body",
+        "html",
+        "title",
+    ]
 )
 _TECHNICAL = re.compile(
     r"viewport|generator|robots|referrer|theme-color|color-scheme|format-detection|(msapplication|apple|twitter|google"

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
+from itertools import takewhile
 from typing import Any
 
 from haystack import Document, component
@@ -20,6 +21,9 @@ _TINY = {"prose": 1 / 8, "rows": 1 / 8, "code": 1 / 4}
 _TITLE_SHARE = 1 / 5
 """Share of the limit that a title, and a heading, may take from the content."""
 
+_MARKS = "#=-* \n"
+"""What Markdown puts around a heading."""
+
 
 @dataclass
 class _Block:
@@ -30,8 +34,9 @@ class _Block:
     kind: Kind
     heading: list[str]
     page: int | None
-    meta: dict[str, Any] = field(default_factory=dict)
+    meta: dict[str, Any] | None = None
     is_tiny: bool = False
+    is_bare: bool = False
 
 
 @dataclass(frozen=True)
@@ -85,12 +90,14 @@ class SectionSplitter:
         assert self._counter is not None
         text = document.content or ""
         starts = self._counter.starts(text)
-        blocks = _joined(list(_blocks(document)), text=text, starts=starts, limit=self._limit)
+        title = str(document.meta.get("title", ""))
+        blocks = _joined(list(_blocks(document)), text=text, title=title, starts=starts, limit=self._limit)
         base = _without(document.meta, "sections", "file", "mime_type")
         chunks: list[Document] = []
         prefixes: dict[tuple[str, ...], _Prefix] = {}
         for block in blocks:
-            meta = {**block.meta, **base, **_own(block.meta)}
+            record = block.meta or {}
+            meta = {**record, **base, **_own(record)}
             key = (str(meta.get("title", "")), *block.heading)
             if key not in prefixes:
                 prefixes[key] = self._prefix(*key)
@@ -156,33 +163,38 @@ def _blocks(document: Document) -> Iterator[_Block]:
             kind=section["kind"],
             heading=section.get("heading", []),
             page=section.get("page"),
-            meta=section.get("meta", {}),
+            meta=section.get("meta"),
         )
 
 
-def _joined(blocks: list[_Block], *, text: str, starts: TokenStarts, limit: int) -> list[_Block]:
+def _joined(blocks: list[_Block], *, text: str, title: str, starts: TokenStarts, limit: int) -> list[_Block]:
     """Join what belongs together: a bare heading and what follows it, one heading's parts, tiny neighbours."""
     joined: list[_Block] = []
     for block in blocks:
         block.is_tiny = starts.count(block.start, block.end) <= limit * _TINY[block.kind]
-        heading = _common_heading(joined[-1], block, text=text, starts=starts, limit=limit) if joined else None
+        block.is_bare = _is_bare(block, text, title=title)
+        heading = _common_heading(joined[-1], block, starts=starts, limit=limit) if joined else None
         if heading is None:
             joined.append(block)
             continue
         last = joined[-1]
-        last.end, last.heading, last.is_tiny = block.end, heading, last.is_tiny and block.is_tiny
+        last.end, last.heading = block.end, heading
+        last.is_tiny, last.is_bare = last.is_tiny and block.is_tiny, last.is_bare and block.is_bare
     return joined
 
 
-def _common_heading(last: _Block, block: _Block, *, text: str, starts: TokenStarts, limit: int) -> list[str] | None:
+def _common_heading(last: _Block, block: _Block, *, starts: TokenStarts, limit: int) -> list[str] | None:
     """The heading of two blocks as one; `None` if they stay apart."""
-    if last.kind != block.kind or last.page != block.page or last.meta or block.meta:
+    if last.kind != block.kind or last.page != block.page or last.meta is not None or block.meta is not None:
         return None
     if last.heading == block.heading:
         return block.heading
-    if block.heading[: len(last.heading)] == last.heading and _is_bare(last, text):
+    if block.kind == "rows":
+        return None
+    if last.is_bare and block.heading[: len(last.heading)] == last.heading:
         return block.heading
-    common = [a for a, b in zip(last.heading, block.heading, strict=False) if a == b]
+    pairs = zip(last.heading, block.heading, strict=False)
+    common = [a for a, _ in takewhile(lambda pair: pair[0] == pair[1], pairs)]
     has_parent = len(common) >= min(len(last.heading), len(block.heading)) - 1
     is_small = starts.count(last.start, block.end) <= limit // 2
     if last.is_tiny and block.is_tiny and has_parent and is_small:
@@ -190,10 +202,11 @@ def _common_heading(last: _Block, block: _Block, *, text: str, starts: TokenStar
     return None
 
 
-def _is_bare(block: _Block, text: str) -> bool:
-    """Whether a block is nothing but its heading."""
+def _is_bare(block: _Block, text: str, *, title: str) -> bool:
+    """Whether a block is nothing but its heading, or the title."""
     start, end = trim(text, block.start, block.end)
-    return end - start < 1000 and text[start:end].strip("#=-* \n") == (block.heading or [""])[-1].strip("#=-* \n")
+    name = block.heading[-1] if block.heading else title
+    return end - start < 1000 and text[start:end].strip(_MARKS) == name.strip(_MARKS)
 
 
 def _shortened_heading(heading: Sequence[str], *, counter: TokenCounter, tokens: int) -> str:
