@@ -60,7 +60,8 @@ def _converted(stream: ByteStream) -> Document:
     kind = str(stream.meta.get("file_type"))
     found = _python_boundaries(text, lines) if kind == "py" else None
     boundaries = list(_definitions(lines, kind)) if found is None else found
-    converted, begin, heading = ConvertedText(), 0, []
+    converted, begin = ConvertedText(), 0
+    heading: list[str] = []
     for number, following in [*boundaries, (len(lines), [])]:
         if number > begin:
             converted.add("\n".join([*lines[begin:number], ""]), heading=heading, kind="code")

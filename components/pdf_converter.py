@@ -56,7 +56,8 @@ def _converted(stream: ByteStream) -> Document:
         if "password" in problem.lower() or "security" in problem.lower():
             raise InvalidInputError("it is encrypted with a password") from exc
         raise InvalidInputError(f"it is damaged: {problem}") from exc
-    converted, path = ConvertedText(), []
+    converted = ConvertedText()
+    path: list[tuple[int, str]] = []
     for number, page in enumerate(without_running_lines(pages), 1):
         for heading, part in _sections(page, bookmarks.get(number, []), path):
             converted.add(part, heading=heading, page=number)
