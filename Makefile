@@ -48,9 +48,10 @@ $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.installed: requirements.txt | $(VENV)/bin/python
-	$(VENV)/bin/pip install -q --disable-pip-version-check -r requirements.txt
+	@echo "Installing requirements.txt into $(VENV); the first time this takes a minute or two …"
+	@$(VENV)/bin/pip install -qq --disable-pip-version-check -r requirements.txt
 	@touch $@
 
 $(VENV)/.installed-dev: requirements-dev.txt $(VENV)/.installed
-	$(VENV)/bin/pip install -q --disable-pip-version-check -r requirements-dev.txt
+	@$(VENV)/bin/pip install -qq --disable-pip-version-check -r requirements-dev.txt
 	@touch $@

