@@ -22,6 +22,18 @@ MAX_CHARACTERS = 50_000_000
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
+class Sections(list[dict[str, Any]]):
+    """
+    Sections of a converted text, which nobody changes.
+
+    Haystack copies the inputs of every component in depth; of a hundred thousand sections that takes longer than all
+    the rest.
+    """
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Sections:
+        return self
+
+
 class ConvertedText:
     """
     Collects the sections of a source, in reading order.
@@ -102,4 +114,4 @@ class ConvertedText:
         if not merged.get("title"):
             merged["title"] = " ".join((title or "").split()) or title_from_name(str(stream.meta.get("source", "")))
         merged["mime_type"] = stream.mime_type
-        return Document(content="".join(self._parts), meta={**merged, "sections": self._sections})
+        return Document(content="".join(self._parts), meta={**merged, "sections": Sections(self._sections)})

@@ -8,6 +8,7 @@ from typing import Any
 
 from haystack import Document, component
 
+from components.converted_text import Sections
 from database.errors import InvalidInputError
 
 # Soft hyphens, joiners and byte order marks split words for a search; other controls have no meaning in a text.
@@ -55,7 +56,7 @@ def _cleaned(document: Document) -> Document:
         raise InvalidInputError("it has no text")
     content = "".join(parts).rstrip()
     sections[-1]["end"] = len(content)
-    return replace(document, content=content, meta={**document.meta, "sections": sections})
+    return replace(document, content=content, meta={**document.meta, "sections": Sections(sections)})
 
 
 def clean_text(text: str, *, keep_layout: bool = False) -> str:
