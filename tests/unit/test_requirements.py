@@ -29,7 +29,12 @@ USED_WITHOUT_IMPORT = {
 def pins(name: str) -> dict[str, str]:
     lines = (PROJECT / name).read_text().splitlines()
     found = [re.match(r"([\w.-]+)(?:\[\w+\])?==([\w.+]+)", line) for line in lines]
-    return {match[1].lower(): match[2] for match in found if match}
+    return {canonical(match[1]): match[2] for match in found if match}
+
+
+def canonical(name: str) -> str:
+    """A distribution's name as PEP 503 normalises it."""
+    return re.sub(r"[-_.]+", "-", name).lower()
 
 
 def imported() -> dict[str, str]:
@@ -54,13 +59,13 @@ def imported() -> dict[str, str]:
 def test_whatever_is_imported_is_installed_by_requirements_txt() -> None:
     compiled, distributions = pins("requirements.txt"), packages_distributions()
     for module, path in imported().items():
-        names = {name.lower() for name in distributions.get(module, [])}
+        names = {canonical(name) for name in distributions.get(module, [])}
         assert names & set(compiled), f"{path} imports {module}, which requirements.txt does not install"
 
 
 def test_every_requirement_is_used() -> None:
     distributions = packages_distributions()
-    used = {name.lower() for module in imported() for name in distributions.get(module, [])}
+    used = {canonical(name) for module in imported() for name in distributions.get(module, [])}
     unused = set(pins("requirements.in")) - used - set(USED_WITHOUT_IMPORT)
     assert not unused
 
