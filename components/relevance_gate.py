@@ -2,9 +2,9 @@
 Whether the documents have anything on a question at all.
 
 Measured with all-MiniLM-L6-v2 on SciFact's 5,183 abstracts: for 300 training claims the best passage's cosine similarity
-is at least 0.43 in 95 of 100 cases (median 0.63); for 40 everyday questions that no abstract answers it is at most 0.37
-(median 0.24). Where embeddings are unsure, between 0.30 and 0.45, the question's words decide: with at least 60 % of them
-in the passage, 94 of 100 claims pass and none of the 40 questions. `benchmarks/relevance_thresholds.py` prints the table.
+is at least 0.43 in 95 of 100 cases (median 0.63); for 26 everyday questions that no abstract answers it is at most 0.37
+(median 0.23). Where embeddings are unsure, between 0.30 and 0.45, the question's words decide: with at least 60 % of them
+in the passage, 94 of 100 claims pass and none of the 26 questions. `benchmarks/relevance_thresholds.py` prints the table.
 """
 
 from __future__ import annotations
