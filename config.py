@@ -23,7 +23,7 @@ class Settings:
     :param database_url: Any libpq connection string of the application role; `None` means the embedded server.
     :param database_owner_url: The owner of the schema, for upgrades; `None` means `database_url`.
     :param from_environment: Whether the secrets stand in the environment, so that pipelines can be saved without them.
-    :param embedding_model: Name of a sentence-transformers model; the default one is installed with the requirements.
+    :param embedding_model: A registered model, for indexing and asking; `None` means the registry's active one.
     :param embedding_batch_size: Chunks per call of the model, at least 1.
     :param table_name: Documents table; `None` means the table of the registry's active model.
     :param top_k: Documents that an answer is made from, at least 1.
@@ -43,7 +43,7 @@ class Settings:
     database_url: str | None = field(default=None, repr=False)
     database_owner_url: str | None = field(default=None, repr=False)
     from_environment: bool = False
-    embedding_model: str = "sentence-transformers/all-MiniLM-L6-v2"
+    embedding_model: str | None = None
     embedding_batch_size: int = 32
     table_name: str | None = None
     top_k: int = 10

@@ -44,7 +44,7 @@ def index(
     """Index files and folders: what is new or changed is embedded, what is gone below PATH is removed."""
     with errors_reported(json_):
         from config import Settings
-        from pipelines.api import open_ledger, sync_rules
+        from pipelines.api import open_ledger, sync_rules, with_model
         from pipelines.source_metadata import OutsideMetadata, PathPattern, parse_given
 
         if watch and (json_ or dry_run):
@@ -55,9 +55,10 @@ def index(
         metadata = OutsideMetadata(
             given=parse_given(meta or []), patterns=[PathPattern(expression) for expression in pattern or []]
         )
-        rules = sync_rules(settings, metadata=metadata, retry=retry, allow_mass_delete=allow_mass_delete)
         _require_paths(paths)
         ledger = open_ledger(settings)
+        settings = with_model(settings, ledger)
+        rules = sync_rules(settings, metadata=metadata, retry=retry, allow_mass_delete=allow_mass_delete)
         _note_inactive_model(ledger)
         if watch:
             _watch(paths, settings, ledger=ledger, rules=rules)
@@ -76,7 +77,7 @@ def _require_paths(paths: Sequence[Path]) -> None:
 def _note_inactive_model(ledger: Ledger) -> None:
     if not ledger.model.active:
         note(
-            f"Indexing with {ledger.model.name}; questions go to another model until "
+            f"Indexing with {ledger.model.name}; questions without EMBEDDING_MODEL go to the active model until "
             f"`python synapse.py models switch {ledger.model.name}`."
         )
 

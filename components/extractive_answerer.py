@@ -102,7 +102,7 @@ class ExtractiveAnswerer:
         citations = [cite(one.document, one.rank + 1, one.span) for one in chosen]
         return {
             "answer": Answer(
-                text=" ".join(f"{_readable(citation.quote)} [{citation.number}]" for citation in citations),
+                text="\n".join(f"{_readable(citation.quote)} [{citation.number}]" for citation in citations),
                 supported=True,
                 extractive=True,
                 citations=tuple(sorted(citations, key=lambda citation: citation.number)),

@@ -103,17 +103,19 @@ def _follows_up(question: str) -> bool:
 
 def _joined(previous: str, question: str) -> str:
     rest = _OPENING.sub("", question, count=1).strip()
-    if (new := _PLACE.fullmatch(rest.rstrip("?.! "))) and (old := _last(previous, new[1])):
+    if (new := _PLACE.fullmatch(rest.rstrip("?.! "))) and (old := _last(previous, new[1]) or _last(previous)):
         return f"{previous[: old.start()]}{rest.rstrip('?.! ')}{previous[old.end() :]}"
     known = set(content_words(rest))
     carried = [word for word in previous.rstrip("?.! ").split() if set(content_words(word)) - known]
     return f"{' '.join(carried)}: {rest}" if carried else rest
 
 
-def _last(text: str, preposition: str) -> re.Match[str] | None:
+def _last(text: str, preposition: str = "") -> re.Match[str] | None:
+    """The last place that a question names, with that preposition or, where none is given, with any."""
+    wanted = re.escape(preposition) or "|".join(_PREPOSITIONS.split())
     found = [
         match
-        for place in re.finditer(rf"\b{re.escape(preposition)}\b", text, re.IGNORECASE)
+        for place in re.finditer(rf"\b(?:{wanted})\b", text, re.IGNORECASE)
         if (match := _PLACE.match(text, place.start()))
     ]
     return found[-1] if found else None

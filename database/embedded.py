@@ -230,16 +230,17 @@ class EmbeddedServer:
             os.chown(path, self._account.pw_uid, self._account.pw_gid)
 
     def _ensure_running(self) -> bool:
-        if self._accepts_connections():
-            return False
-        if not (self._data / "PG_VERSION").exists():
-            self._initialise()
-        self._start()
+        started = not self._accepts_connections()
+        if started:
+            if not (self._data / "PG_VERSION").exists():
+                self._initialise()
+            self._start()
+        # Always looked for: a process may have been killed between the server's first start and this.
         with psycopg.connect(self.conninfo(owner=True, dbname="postgres"), autocommit=True) as connection:
             found = connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", (DATABASE,)).fetchone()
             if not found:
                 connection.execute(f"CREATE DATABASE {DATABASE}")
-        return True
+        return started
 
     def _initialise(self) -> None:
         """Make the cluster beside its place and rename it, so that a killed initdb leaves nothing half-made."""

@@ -99,6 +99,11 @@ def registered_model(database: Database, model: str) -> EmbeddingModel:
     )
 
 
+def chosen_model(database: Database, model: str | None) -> EmbeddingModel:
+    """The registered model of that name, or the active one where none is named."""
+    return registered_model(database, model) if model else active_model(database)
+
+
 def add_model(owner: Database, model: EmbeddingModel) -> None:
     """
     Register a model and create its documents table; the first one becomes active.

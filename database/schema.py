@@ -59,9 +59,11 @@ def require_current(database: Database) -> None:
 def ensure_current(owner_conninfo: str) -> None:
     """Bring the embedded database to our version, and let the application role in; cheap where nothing is to do."""
     with psycopg.connect(owner_conninfo, autocommit=True) as connection:
-        if current_version(connection) == SCHEMA_VERSION:
+        current = current_version(connection) == SCHEMA_VERSION
+        if current and connection.execute(_SQL["may_log_in"], {"role": APPLICATION_ROLE}).fetchone():
             return
-    upgrade(owner_conninfo)
+    if not current:
+        upgrade(owner_conninfo)
     with psycopg.connect(owner_conninfo, autocommit=True) as connection:
         connection.execute(f"ALTER ROLE {APPLICATION_ROLE} LOGIN")
 

@@ -34,3 +34,6 @@ SELECT c.relname AS name
   JOIN pg_class c ON c.oid = i.indexrelid
  WHERE NOT i.indisvalid
  ORDER BY c.relname
+
+-- may_log_in --
+SELECT rolname FROM pg_roles WHERE rolname = %(role)s AND rolcanlogin

@@ -24,7 +24,7 @@ from components.model_files import DEFAULT_MODEL
 from database.connection import Database, open_database
 from database.errors import InvalidInputError, SynapseError
 from database.ledger import Ledger
-from database.models import EmbeddingModel, active_model
+from database.models import EmbeddingModel, chosen_model
 
 if TYPE_CHECKING:
     from haystack import Document, Pipeline
@@ -169,7 +169,7 @@ class Assistant:
 
     def _open(self) -> tuple[Database, EmbeddingModel]:
         database = open_database(self.settings)
-        model = active_model(database)
+        model = chosen_model(database, self.settings.embedding_model)
         table = self.settings.table_name
         return database, replace(model, table_name=table) if table else model
 
@@ -187,7 +187,7 @@ class Assistant:
         from components.embedders import TextEmbedder  # takes seconds, while the database starts
 
         # A guess while the registry is not there yet: the weights are shared with the pipeline's embedder.
-        if self.settings.embedding_model == DEFAULT_MODEL and not self._opening.done():
+        if self.settings.embedding_model in (None, DEFAULT_MODEL) and not self._opening.done():
             TextEmbedder(model=DEFAULT_MODEL).warm_up()
         from pipelines.query import build_query_pipeline, build_search_pipeline
 

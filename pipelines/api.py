@@ -13,7 +13,7 @@ from components.file_types import SUFFIXES, file_type
 from database.connection import open_database
 from database.errors import InvalidInputError, SynapseError
 from database.ledger import Ledger, SourceState
-from database.models import registered_model
+from database.models import chosen_model
 from pipelines.conversion_worker import ConversionError
 from pipelines.fingerprint import fingerprint
 from pipelines.indexing_driver import IndexingDriver
@@ -30,13 +30,18 @@ if TYPE_CHECKING:
 
 def open_ledger(settings: Settings) -> Ledger:
     """
-    The ledger of the embedding model that the settings name.
+    The ledger of the embedding model that the settings name, or of the active one.
 
     :raises InvalidInputError: If the model is not registered.
     :raises DatabaseError: If the database is not there or its schema is another one.
     """
     database = open_database(settings)
-    return Ledger(database, model=registered_model(database, settings.embedding_model))
+    return Ledger(database, model=chosen_model(database, settings.embedding_model))
+
+
+def with_model(settings: Settings, ledger: Ledger) -> Settings:
+    """The settings, naming the ledger's model as it is loaded: chunks must fit its tokens, and be embedded by it."""
+    return replace(settings, embedding_model=ledger.model.model)
 
 
 def sync_rules(
@@ -84,6 +89,7 @@ def index_paths(
     :raises DatabaseError: If the database cannot be read or written.
     """
     ledger = open_ledger(settings)
+    settings = with_model(settings, ledger)
     rules = sync_rules(settings, metadata=metadata, retry=retry, allow_mass_delete=allow_mass_delete)
     plan = plan_sync(paths, ledger, rules=rules)
     with IndexingDriver(settings, ledger=ledger) as driver:
@@ -107,6 +113,7 @@ def index_documents(
     """
     by_name = _by_name(documents)
     ledger = open_ledger(settings)
+    settings = with_model(settings, ledger)
     known = ledger.read(list(by_name))
     plan = _plan_documents(by_name, known, version=fingerprint(settings))
     converter = _TextConverter(settings, by_name)

@@ -1,8 +1,10 @@
-"""The version of what turns a file into embedded chunks. Imports nothing, so that a sync can compare it at once."""
+"""The version of what turns a file into embedded chunks. Imports nothing heavy, so that a sync can compare it at once."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
+
+from components.model_files import DEFAULT_MODEL
 
 if TYPE_CHECKING:
     from config import Settings
@@ -18,6 +20,6 @@ def fingerprint(settings: Settings) -> str:
     """
     Sources whose ledger row has another fingerprint are indexed again.
 
-    :param settings: The model is part of it: its tokens limit the chunks.
+    :param settings: The model is part of it: its tokens limit the chunks. Without one it is the default model.
     """
-    return f"converter={CONVERTER_VERSION} chunker={CHUNKER_VERSION} model={settings.embedding_model}"
+    return f"converter={CONVERTER_VERSION} chunker={CHUNKER_VERSION} model={settings.embedding_model or DEFAULT_MODEL}"

@@ -14,6 +14,7 @@ from components.html_converter import HTMLConverter
 from components.json_converter import JSONConverter
 from components.language_detector import LanguageDetector
 from components.markdown_converter import MarkdownConverter
+from components.model_files import DEFAULT_MODEL
 from components.pdf_converter import PDFConverter
 from components.pptx_converter import PPTXConverter
 from components.section_splitter import SectionSplitter
@@ -48,7 +49,8 @@ def build_preparation_pipeline(settings: Settings) -> Pipeline:
     Run it with `{"router": {"sources": [path, …], "meta": [{…}, …]}}`. It gives `language.documents`, the chunks, and
     `splitter.sources`, the converted texts that the chunks' spans point into.
 
-    :param settings: The embedding model, whose tokens limit the chunks, and the largest size of a file.
+    :param settings: The embedding model (the default one, where they name none), whose tokens limit the chunks, and the
+        largest size of a file.
     """
     pipeline = Pipeline()
     pipeline.add_component("router", SourceRouter(max_bytes=settings.max_file_bytes))
@@ -57,7 +59,7 @@ def build_preparation_pipeline(settings: Settings) -> Pipeline:
         pipeline.add_component(f"{name}_converter", converter())
         pipeline.connect(f"router.{name}", f"{name}_converter.sources")
         pipeline.connect(f"{name}_converter.documents", "cleaner.documents")
-    pipeline.add_component("splitter", SectionSplitter(model=settings.embedding_model))
+    pipeline.add_component("splitter", SectionSplitter(model=settings.embedding_model or DEFAULT_MODEL))
     pipeline.add_component("language", LanguageDetector())
     pipeline.connect("cleaner.documents", "splitter.documents")
     pipeline.connect("splitter.documents", "language.documents")
@@ -72,18 +74,19 @@ def build_indexing_pipeline(settings: Settings) -> Pipeline:
     loaded with `Pipeline.loads(text, allowed_modules=["components.*"])`. `synapse.py index` runs the same components,
     in bounded batches, and only on what has changed.
 
-    :param settings: Model, database and sizes.
+    :param settings: Model (the default one, where they name none), database and sizes.
     """
     from components.embedders import DocumentEmbedder
     from components.source_writer import SourceWriter
 
     pipeline = build_preparation_pipeline(settings)
-    embedder = DocumentEmbedder(model=settings.embedding_model, batch_size=settings.embedding_batch_size)
+    model = settings.embedding_model or DEFAULT_MODEL
+    embedder = DocumentEmbedder(model=model, batch_size=settings.embedding_batch_size)
     pipeline.add_component("embedder", embedder)
     pipeline.add_component(
         "writer",
         SourceWriter(
-            model=settings.embedding_model,
+            model=model,
             connection_string=_connection_string(settings),
             home=str(settings.home),
             fingerprint=fingerprint(settings),

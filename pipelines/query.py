@@ -29,7 +29,7 @@ from components.question_rewriter import QuestionRewriter
 from components.relevance_gate import RelevanceGate
 from database.connection import open_database
 from database.document_store import SynapseDocumentStore
-from database.models import EmbeddingModel, active_model
+from database.models import EmbeddingModel, chosen_model
 
 if TYPE_CHECKING:
     from config import Settings
@@ -91,8 +91,8 @@ def build_search_pipeline(
 
 
 def question_model(settings: Settings) -> EmbeddingModel:
-    """The embedding model that questions go to: the registry's active one, on the settings' table if they name one."""
-    model = active_model(open_database(settings))
+    """The embedding model that questions go to: the settings' or else the active one, on the settings' table if any."""
+    model = chosen_model(open_database(settings), settings.embedding_model)
     return replace(model, table_name=settings.table_name) if settings.table_name else model
 
 

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
+import psycopg
 import pytest
 
 from database.embedded import EmbeddedServer
@@ -95,6 +96,22 @@ def test_killed_while_it_makes_the_database(home: Path) -> None:
     user = start_user(home)
     assert read_line(user) == "0"
     assert finish(user) == "0"
+
+
+def test_killed_between_steps_of_the_first_start(home: Path) -> None:
+    """What a kill can leave: a server without the database, a schema without the role's login."""
+    server = EmbeddedServer(home)
+    server.start()
+    with psycopg.connect(server.conninfo(owner=True), autocommit=True) as connection:
+        connection.execute("ALTER ROLE synapse_app NOLOGIN")
+    server.start()
+    psycopg.connect(server.conninfo()).close()
+
+    with psycopg.connect(server.conninfo(owner=True, dbname="postgres"), autocommit=True) as connection:
+        connection.execute("DROP DATABASE synapse")
+    server.start()
+    psycopg.connect(server.conninfo()).close()
+    assert server.stop()
 
 
 def test_a_user_brings_a_dead_server_back(home: Path) -> None:

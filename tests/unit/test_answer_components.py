@@ -132,6 +132,7 @@ class TestFollowUps:
         ("history", "question", "expected"),
         [
             (["How do I set ef_search on Docker?"], "and on Supabase?", "How do I set ef_search on Supabase?"),
+            (["How is Synapse run with Docker?"], "and on Supabase?", "How is Synapse run on Supabase?"),
             (["How long is the warranty?"], "What about dishwashers?", "long warranty?: dishwashers?"),
             (["Who wrote the guide?"], "When was it changed?", "wrote guide?: When was it changed?"),
             (["Who wrote the guide?"], "How do I delete a source?", "How do I delete a source?"),
