@@ -12,7 +12,7 @@ from components.prompt_builder import NOT_FOUND
 from components.sentences import content_words, sentence_spans
 
 _MARK = re.compile(r"\[\s*(\d{1,4}(?:\s*[,;]\s*\d{1,4})*)\s*\]")
-_MARKS_AFTER_STOP = re.compile(rf"([.!?…]+)\s*((?:{_MARK.pattern}\s*)+)")
+_MARKS_AFTER_STOP = re.compile(rf"(?<![.!?…])([.!?…]++)\s*((?:{_MARK.pattern}\s*)+)")
 LONGEST_QUOTE = 500
 
 

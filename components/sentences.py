@@ -12,7 +12,7 @@ _ABBREVIATED = frozenset(_ABBREVIATIONS.split())
 
 _END = re.compile(
     r"(?m:^#{1,6}[ \t][^\n]*\n)"  # a heading is a line
-    r"|[.!?\u2026]+[\"'\u201d\u2019)\]]*(?=\s)|[\u3002\uff01\uff1f]"
+    r"|(?<![.!?\u2026])[.!?\u2026]++[\"'\u201d\u2019)\]]*+(?=\s)|[\u3002\uff01\uff1f]"
     r"|\n[ \t]*\n|\n(?=[ \t]*(?:\||(?:[-*\u2022>#]|\d+[.)])\s))|\n(?=```)"
 )
 _WORD = re.compile(r"[^\W_]+(?:['\u2019.-][^\W_]+)*")
