@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import logging
 import os
 import re
 import threading
@@ -51,6 +52,9 @@ RESTART_PATIENCE = 5.0
 """Seconds that a read waits for a server that was there a moment ago."""
 
 _SQLALCHEMY_DRIVER = re.compile(r"^postgresql\+\w+://")
+
+# The pool reports each failed attempt; our errors say it once. A program that configures logging still gets them.
+logging.getLogger("psycopg.pool").addHandler(logging.NullHandler())
 
 Row = dict[str, Any]
 AsyncPool: TypeAlias = "AsyncConnectionPool[psycopg.AsyncConnection[Row]]"
