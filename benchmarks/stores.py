@@ -27,8 +27,8 @@ def benchmark_server() -> Iterator[EmbeddedServer]:
     """An embedded server with the settings that users get, in a home of its own, removed afterwards."""
     with temporary_home() as home:
         server = EmbeddedServer(home)
-        server.start()
         try:
+            server.start()
             yield server
         finally:
             server.stop()
