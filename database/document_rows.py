@@ -33,8 +33,20 @@ MAX_MIME_TYPE_LENGTH = 255
 BATCH = 1000
 """Rows per statement: the gain beyond is nil, and a message stays far below PostgreSQL's limit of 1 GB."""
 
+STAGED_FROM = 100
+"""Documents from which on a batch goes through a staging table; making one costs as much as sending so many another way."""
+
 _EXACT_INTEGERS = 2.0**53
-_COLUMNS = ("id", "embedding", "content", "blob_data", "blob_meta", "blob_mime_type", "meta")
+_COLUMNS = {
+    "id": "text",
+    "embedding": "vector",
+    "content": "text",
+    "blob_data": "bytea",
+    "blob_meta": "text",
+    "blob_mime_type": "text",
+    "meta": "text",
+}
+"""What a row has, in the order of the staging table, and the types in which it is sent."""
 
 
 class DuplicateRowsError(DatabaseError):
@@ -106,9 +118,9 @@ def write_rows(
     policy: Policy = "overwrite",
 ) -> int:
     """
-    Write documents in the connection's transaction.
+    Write documents in the connection's transaction, a batch at a time.
 
-    :param connection: With pgvector's types registered.
+    :param connection: With pgvector's types registered. Whatever is raised, roll it back.
     :param table: Where to.
     :param documents: Of several with one id, `skip` writes the first and `overwrite` the last.
     :param dimension: Dimension of the table's embeddings.
@@ -116,13 +128,21 @@ def write_rows(
     :param policy: What to do with ids that exist.
     :returns: How many rows were inserted or overwritten.
     :raises InvalidInputError: If PostgreSQL cannot hold a document as it is; the message names it.
-    :raises DuplicateRowsError: If the policy is `fail` and an id exists, or stands twice; roll back.
+    :raises DuplicateRowsError: If the policy is `fail` and an id exists, or stands twice.
     """
-    rows = rows_from_documents(documents, table=_name(table), dimension=dimension, vector_type=vector_type)
     written: set[str] = set()
-    for statement, params in _write_statements(table, rows, policy=policy):
-        written.update(row["id"] for row in connection.execute(statement, params, binary=True).fetchall())
-    return _checked(table, rows, written, policy=policy)
+    staged = len(documents) >= STAGED_FROM and bool(connection.execute(_SQL["may_stage"]).fetchone())
+    for batch in _batches(documents, policy=policy):
+        rows = rows_from_documents(batch, table=_name(table), dimension=dimension, vector_type=vector_type)
+        if staged:
+            connection.execute(_SQL["create_staging"])
+            with connection.cursor() as cursor, cursor.copy(_SQL["copy_staging"]) as copy:
+                copy.set_types(list(_COLUMNS.values()))
+                for row in rows:
+                    copy.write_row(tuple(row.values()))
+        found = connection.execute(*_merge(table, rows, policy=policy, staged=staged), binary=True).fetchall()
+        written.update(row["id"] for row in found)
+    return _checked(table, documents, written, policy=policy)
 
 
 async def write_rows_async(
@@ -135,12 +155,19 @@ async def write_rows_async(
     policy: Policy = "overwrite",
 ) -> int:
     """`write_rows`, for asyncio."""
-    rows = rows_from_documents(documents, table=_name(table), dimension=dimension, vector_type=vector_type)
     written: set[str] = set()
-    for statement, params in _write_statements(table, rows, policy=policy):
-        cursor = await connection.execute(statement, params, binary=True)
+    staged = len(documents) >= STAGED_FROM and bool(await (await connection.execute(_SQL["may_stage"])).fetchone())
+    for batch in _batches(documents, policy=policy):
+        rows = rows_from_documents(batch, table=_name(table), dimension=dimension, vector_type=vector_type)
+        if staged:
+            await connection.execute(_SQL["create_staging"])
+            async with connection.cursor() as cursor, cursor.copy(_SQL["copy_staging"]) as copy:
+                copy.set_types(list(_COLUMNS.values()))
+                for row in rows:
+                    await copy.write_row(tuple(row.values()))
+        cursor = await connection.execute(*_merge(table, rows, policy=policy, staged=staged), binary=True)
         written.update(row["id"] for row in await cursor.fetchall())
-    return _checked(table, rows, written, policy=policy)
+    return _checked(table, documents, written, policy=policy)
 
 
 def json_text(value: Any, *, where: str) -> str:
@@ -255,22 +282,29 @@ def _name(table: str | Identifier) -> str:
     return table if isinstance(table, str) else table.as_string().replace('"', "").removeprefix("public.")
 
 
-def _write_statements(
-    table: str | Identifier, rows: Sequence[Row], *, policy: Policy
-) -> Iterator[tuple[Composed, dict[str, list[Any]]]]:
-    """One statement per batch. In the order of ids, so that two writers of the same ids cannot deadlock."""
-    statement = SQL(_SQL[f"insert_or_{policy}"]).format(table=Identifier(table) if isinstance(table, str) else table)
-    chosen = {row["id"]: row for row in (rows if policy == "overwrite" else reversed(rows))}
-    ordered = sorted(chosen.values(), key=lambda row: row["id"].encode())
+def _batches(documents: Sequence[Document], *, policy: Policy) -> Iterator[list[Document]]:
+    """In the order of ids, so that two writers of the same ids cannot deadlock."""
+    chosen = {document.id: document for document in (documents if policy == "overwrite" else reversed(documents))}
+    ordered = sorted(chosen.values(), key=lambda document: document.id.encode(errors="surrogatepass"))
     for start in range(0, len(ordered), BATCH):
-        batch = ordered[start : start + BATCH]
-        yield statement, {column: [row[column] for row in batch] for column in _COLUMNS}
+        yield ordered[start : start + BATCH]
 
 
-def _checked(table: str | Identifier, rows: Sequence[Row], written: set[str], *, policy: Policy) -> int:
-    if policy == "fail" and len(written) < len(rows):
-        repeated = (id_ for id_, count in Counter(row["id"] for row in rows).items() if count > 1)
-        raise DuplicateRowsError(_name(table), [*(row["id"] for row in rows if row["id"] not in written), *repeated])
+def _merge(
+    table: str | Identifier, rows: Sequence[Row], *, policy: Policy, staged: bool
+) -> tuple[Composed, dict[str, list[Any]]]:
+    """The statement that inserts rows, from the staging table or out of its parameters."""
+    source = SQL(_SQL["staged_rows" if staged else "given_rows"])
+    name = Identifier(table) if isinstance(table, str) else table
+    statement = SQL(_SQL[f"insert_or_{policy}"]).format(table=name, rows=source)
+    return statement, {} if staged else {column: [row[column] for row in rows] for column in _COLUMNS}
+
+
+def _checked(table: str | Identifier, documents: Sequence[Document], written: set[str], *, policy: Policy) -> int:
+    if policy == "fail" and len(written) < len(documents):
+        ids = Counter(document.id for document in documents)
+        repeated = [id_ for id_, count in ids.items() if count > 1]
+        raise DuplicateRowsError(_name(table), [*(id_ for id_ in ids if id_ not in written), *repeated])
     return len(written)
 
 
