@@ -4,7 +4,7 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: demo test test-system check check-static format requirements init-sql clean
+.PHONY: demo test test-system bench bench-peers check check-static format requirements init-sql clean
 
 demo: $(VENV)/.installed
 	@$(RUN) synapse.py index docs examples/documents
@@ -16,6 +16,13 @@ test: $(VENV)/.installed-dev
 # What needs system packages: psql and a pooler. .ci/run installs them; there a skip is a failure.
 test-system: $(VENV)/.installed-dev
 	$(RUN) -m pytest -m system
+
+# The store's figures beside the plain store's. BENCH takes options, as in `make bench BENCH="--scifact FOLDER --only dense"`.
+bench: $(VENV)/.installed-dev
+	$(RUN) -m benchmarks.all $(BENCH)
+
+bench-peers: $(VENV)/.installed-dev .venv-peers/.installed
+	$(RUN) -m benchmarks.peers $(BENCH)
 
 check: check-static test
 
@@ -42,10 +49,15 @@ init-sql: $(VENV)/.installed
 	$(RUN) -m deploy.write_init_sql
 
 clean:
-	rm -rf $(VENV) .synapse .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) .venv-peers .synapse .synapse-bench .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
+
+.venv-peers/.installed: benchmarks/requirements-peers.txt
+	$(PYTHON) -m venv .venv-peers
+	@.venv-peers/bin/pip install -qq --disable-pip-version-check -r benchmarks/requirements-peers.txt
+	@touch $@
 
 $(VENV)/.installed: requirements.txt | $(VENV)/bin/python
 	@echo "Installing requirements.txt into $(VENV); the first time this takes a minute or two …"

@@ -39,7 +39,7 @@ ROWS = {
     "filters": Row("benchmarks.random_filters", "run", 3),
     "filtered": Row("benchmarks.filtered", "run", 7),
     "ranking": Row("benchmarks.ranking", "run", 4),
-    "keyword": Row("benchmarks.keyword", "run", 3),
+    "keyword": Row("benchmarks.keyword_search", "run", 3),
     "dense": Row("benchmarks.dense", "run", 1.5),
     "bulk": Row("benchmarks.writing", "run_bulk", 2),
     "served": Row("benchmarks.writing", "run_served", 2),
