@@ -5,7 +5,7 @@ import sys
 
 import typer
 
-from commands import ask, chat, database, documents, index, models, search
+from commands import ask, chat, database, documents, evaluate, index, models, recall, search
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -18,6 +18,8 @@ app.command()(index.index)
 app.command()(ask.ask)
 app.command()(search.search)
 app.command()(chat.chat)
+app.command()(evaluate.evaluate)
+app.command()(recall.recall)
 app.add_typer(documents.app, name="documents")
 app.add_typer(models.app, name="models")
 app.add_typer(database.app, name="database")
