@@ -56,7 +56,9 @@ def main(arguments: list[str] | None = None) -> int:
     """
     parsed = _parser().parse_args(arguments)
     options = Options(quick=parsed.quick, cache=parsed.cache, scifact=parsed.scifact, plots=parsed.plots)
-    logging.getLogger("haystack_integrations").setLevel(logging.CRITICAL)  # the plain store reports what is counted here
+    logging.getLogger("haystack_integrations").setLevel(
+        logging.CRITICAL
+    )  # the plain store reports what is counted here
     findings: list[Finding] = []
     report = _description()
     for name in parsed.only or ROWS:
@@ -104,7 +106,9 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", type=_rows, help=f"some rows, with commas: {', '.join(ROWS)}")
     parser.add_argument("--quick", action="store_true", help="tiny sizes, to see that everything runs")
-    parser.add_argument("--scifact", type=_folder, default=os.environ.get("BENCH_SCIFACT"), help="BEIR's layout; or BENCH_SCIFACT")
+    parser.add_argument(
+        "--scifact", type=_folder, default=os.environ.get("BENCH_SCIFACT"), help="BEIR's layout; or BENCH_SCIFACT"
+    )
     parser.add_argument("--json", type=Path, help="file for all figures")
     parser.add_argument("--plots", type=Path, nargs="?", const=PROJECT / "docs" / "images", help="folder for pictures")
     parser.add_argument("--cache", type=Path, default=PROJECT / ".synapse-bench", help="folder of embeddings")

@@ -80,7 +80,8 @@ class _Comparison:
         self.vectors, self.questions = questions, [question.tolist() for question in questions]
         similarities = questions @ rows.T
         self.nearest = [
-            {f"row {n}" for n in np.argpartition(-row, TOP_K)[:TOP_K]} if len(row) > TOP_K else set() for row in similarities
+            {f"row {n}" for n in np.argpartition(-row, TOP_K)[:TOP_K]} if len(row) > TOP_K else set()
+            for row in similarities
         ]
 
     def latency(self, name: str, *, rounds: int) -> list[Finding]:
@@ -118,7 +119,7 @@ class _Comparison:
                 row="dense",
                 what=f"{name}: p50 against plain SQL with binary parameters",
                 value=ms["ours"] / ms["sql"],
-                unit="×",
+                unit="x",
                 at_most=2,
                 beside=beside,
             ),
@@ -126,7 +127,7 @@ class _Comparison:
                 row="dense",
                 what=f"{name}: times faster than the plain store at equal recall, p50",
                 value=ms["plain"] / ms["ours"],
-                unit="×",
+                unit="x",
                 at_least=2.5,
                 beside=beside,
             ),
@@ -136,7 +137,11 @@ class _Comparison:
         """Questions per second of eight threads that share a store, both stores twice in turn."""
         plain = self._plain(40)
         own = [self._plain(40) for _ in range(THREADS)]
-        sides: dict[str, list[Any]] = {"ours": [self.ours] * THREADS, "plain": [plain] * THREADS, "plain, each its own": own}
+        sides: dict[str, list[Any]] = {
+            "ours": [self.ours] * THREADS,
+            "plain": [plain] * THREADS,
+            "plain, each its own": own,
+        }
         rates: dict[str, list[float]] = {side: [] for side in sides}
         wrong = 0
         for _ in range(2):
@@ -152,9 +157,12 @@ class _Comparison:
             row="threads",
             what=f"{name}: questions per second with 8 threads against the plain store",
             value=best["ours"] / best["plain"],
-            unit="×",
+            unit="x",
             at_least=3.5,
-            beside={**{f"{side} per second": round(rate) for side, rate in best.items()}, "plain store's errors": wrong},
+            beside={
+                **{f"{side} per second": round(rate) for side, rate in best.items()},
+                "plain store's errors": wrong,
+            },
             note="A plain store shares one cursor between its threads; eight of them, one for each, are shown beside.",
         )
 

@@ -1,5 +1,5 @@
 """
-Recall and time of a search by embedding under filters, beside the plain store and an exact scan, on 50,000 × 384.
+Recall and time of a search by embedding under filters, beside the plain store and an exact scan, on 50,000 x 384.
 
 Two sets of vectors: random clusters, and SciFact's sentences with its claims as questions. The questions stand in groups around
 anchors. Each row holds, per anchor, its place in the order of distances from the anchor, and a random place; so a filter on a
@@ -150,7 +150,9 @@ def _on(data: Vectored, options: Options) -> list[Finding]:
         bench.close()
     findings = [*_recall(data.name, measured), *_times(data.name, measured)]
     if not declared:
-        findings.append(Finding(row="recall", what=f"{data.name}: declared fields", value=None, note="cannot be declared"))
+        findings.append(
+            Finding(row="recall", what=f"{data.name}: declared fields", value=None, note="cannot be declared")
+        )
     return findings
 
 
@@ -222,15 +224,16 @@ class _Bench:
             recall=float(np.mean([score for score, _ in scores])),
             worst=min(score for score, _ in scores),
             too_few=sum(not enough for _, enough in scores),
-            plain_recall=plain and float(np.mean([recall for recall, _ in plain])),
-            plain_rows=plain and float(np.mean([count for _, count in plain])),
+            plain_recall=float(np.mean([recall for recall, _ in plain])) if plain else None,
+            plain_rows=float(np.mean([count for _, count in plain])) if plain else None,
             plain_error=error,
             ms={side: round(p50(values), 3) for side, values in times.items()},
         )
         kind = "declared" if case.declared else "undeclared"
         say(
             f"{self.data.name:9} {kind:10} {case.correlation:15} {case.share:6.1%}  recall {measured.recall:.4f}"
-            f"  plain {'-' if plain is None else f'{measured.plain_recall:.3f}'}  " + "  ".join(f"{k} {v:.1f} ms" for k, v in measured.ms.items())
+            f"  plain {'-' if plain is None else f'{measured.plain_recall:.3f}'}  "
+            + "  ".join(f"{k} {v:.1f} ms" for k, v in measured.ms.items())
         )
         return measured
 
@@ -285,7 +288,11 @@ def _recall(name: str, measured: dict[Case, Measured]) -> Iterator[Finding]:
         what=f"{name}: answers without min(10, matching) rows",
         value=sum(found.too_few for found in measured.values()),
         at_most=0,
-        beside={"plain store's rows, fewest": min((m.plain_rows for m in measured.values() if m.plain_rows is not None), default=None)},
+        beside={
+            "plain store's rows, fewest": min(
+                (m.plain_rows for m in measured.values() if m.plain_rows is not None), default=None
+            )
+        },
     )
 
 
@@ -299,13 +306,13 @@ def _times(name: str, measured: dict[Case, Measured]) -> Iterator[Finding]:
             row="filter time",
             what=f"{name}, {'declared' if declared else 'undeclared'} field, {correlation}: p50 against {what}, worst share",
             value=ratios[worst],
-            unit="×",
+            unit="x",
             at_most=3 if against == "unfiltered" else 1.3,
             beside={
                 "worst at": f"{worst.share:.1%}",
                 "ms": cases[worst].ms["ours"],
                 f"{against} ms": cases[worst].ms[against],
-                "by share": " ".join(f"{case.share:.1%} {ratio:.2f}×" for case, ratio in ratios.items()),
+                "by share": " ".join(f"{case.share:.1%} {ratio:.2f}x" for case, ratio in ratios.items()),
             },
         )
 
@@ -328,5 +335,3 @@ def _as_data(case: Case, found: Measured) -> dict[str, Any]:
         "plain_error": found.plain_error,
         "ms": found.ms,
     }
-
-

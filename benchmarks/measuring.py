@@ -52,7 +52,7 @@ class Finding:
     :param row: The benchmark that found it.
     :param what: What was measured.
     :param value: The figure; `None` where it could not be measured, and `note` says why.
-    :param unit: Its unit; empty for a share or a count, `×` for a ratio.
+    :param unit: Its unit; empty for a share or a count, `x` for a ratio.
     :param at_least: The lower bound that is wanted.
     :param at_most: The upper bound that is wanted.
     :param beside: Other figures of the same run that explain this one.

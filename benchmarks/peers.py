@@ -28,8 +28,7 @@ from benchmarks.corpora import clusters, zipf_texts
 from benchmarks.machine import description
 from benchmarks.measuring import number, p50, say
 from benchmarks.peer_driver import PEERS, TOP_K, measure
-from benchmarks.stores import PLAIN_TABLE, benchmark_server, our_store, plain_store, settle
-from benchmarks.writing import bulk_write
+from benchmarks.stores import PLAIN_TABLE, benchmark_server, bulk_write, our_store, plain_store, settle
 from config import PROJECT
 from database.document_store import SynapseDocumentStore
 from database.embedded import EmbeddedServer
@@ -161,7 +160,9 @@ def _print(measured: dict[str, dict[str, Any]]) -> None:
     from rich.table import Table
 
     shares = [str(share) for share in SHARES]
-    table = Table("", "rows/s, index included", *("no filter" if s == "1.0" else f"{float(s):.0%} pass" for s in shares))
+    table = Table(
+        "", "rows/s, index included", *("no filter" if s == "1.0" else f"{float(s):.0%} pass" for s in shares)
+    )
     for name, summary in measured.items():
         cells = [f"{number(summary[s]['recall'])} · {summary[s]['p50_ms']:.1f} ms" for s in shares]
         table.add_row(name, f"{summary['rows_per_second']:,.0f}", *cells)

@@ -43,7 +43,9 @@ def _recall(name: str, findings: list[Finding], path: Path) -> Path:
     from matplotlib import pyplot
 
     correlations = list(dict.fromkeys(_parts(found)[2] for found in findings))
-    figure, axes = pyplot.subplots(2, len(correlations), figsize=(4 * len(correlations), 6.5), sharex=True, squeeze=False)
+    figure, axes = pyplot.subplots(
+        2, len(correlations), figsize=(4 * len(correlations), 6.5), sharex=True, squeeze=False
+    )
     for found in findings:
         _, kind, correlation = _parts(found)
         recall, time = axes[:, correlations.index(correlation)]
@@ -54,7 +56,9 @@ def _recall(name: str, findings: list[Finding], path: Path) -> Path:
         time.plot(shares, [case["ms"]["ours"] for case in cases], style, label=f"this store, {kind}")
         time.plot(shares, [case["ms"]["exact scan"] for case in cases], ":", label=f"exact scan, {kind}")
         if kind == "undeclared":
-            recall.plot(shares, [case["plain_recall"] for case in cases], "-x", color="gray", label="plain pgvector-haystack")
+            recall.plot(
+                shares, [case["plain_recall"] for case in cases], "-x", color="gray", label="plain pgvector-haystack"
+            )
         recall.set_title(correlation)
     for column in range(len(correlations)):
         axes[0][column].set(xscale="log", ylim=(-0.05, 1.05), ylabel="recall@10")

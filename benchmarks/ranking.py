@@ -15,6 +15,7 @@ from typing import Any, TypeAlias
 from haystack import Document
 from haystack.components.joiners import DocumentJoiner
 from haystack_integrations.components.retrievers.pgvector import PgvectorEmbeddingRetriever, PgvectorKeywordRetriever
+from psycopg.sql import SQL, Identifier
 
 from benchmarks.corpora import SciFact, Vectors, embedded, scifact
 from benchmarks.measuring import Finding, Options, in_turn, p50, p95, say
@@ -26,6 +27,8 @@ WEIGHTS = (0.3, 0.4, 0.5, 0.6, 0.7)
 SATURATIONS = ((0.9, 0.4), (1.2, 0.75), (1.5, 0.75), (2.0, 0.75))
 """k1 and b: the values of Anserini, of Lucene, and two that let repeated words count for more."""
 
+_COPY = "INSERT INTO {} (id, embedding, content, meta) SELECT id, embedding, content, meta FROM {}"
+
 Run: TypeAlias = "dict[str, dict[str, float]]"
 Ask: TypeAlias = "Callable[[str, list[float]], Iterable[Document]]"
 
@@ -35,7 +38,9 @@ def run(options: Options) -> list[Finding]:
     collection = scifact(options.scifact)
     rows = embedded(collection.texts, name="documents", options=options)
     vectors = embedded(collection.questions, name="questions", options=options)
-    questions = {i: (t, v.tolist()) for i, t, v in zip(collection.question_ids, collection.questions, vectors, strict=True)}
+    questions = {
+        i: (t, v.tolist()) for i, t, v in zip(collection.question_ids, collection.questions, vectors, strict=True)
+    }
     documents = _documents(collection, rows)
     test, train = (_part(collection, questions, part, options) for part in ("test", "train"))
     with benchmark_server() as server, our_store(server) as ours:
@@ -43,12 +48,11 @@ def run(options: Options) -> list[Finding]:
         plain = plain_store(server)
         plain.count_documents()
         with owner(server) as connection:
-            columns = "id, embedding, content, blob_data, blob_meta, blob_mime_type, meta"
-            connection.execute(f"INSERT INTO {PLAIN_TABLE} ({columns}) SELECT {columns} FROM {ours.table_name}")  # type: ignore[arg-type]
+            connection.execute(SQL(_COPY).format(Identifier(PLAIN_TABLE), Identifier(ours.table_name)))
         settle(server, PLAIN_TABLE)
         judged = collection.judged["test"]
         chosen, on_train = _chosen(lambda ranking: view_of(server, ranking=ranking), train, collection.judged["train"])
-        tuned = view_of(server, **({"ranking": chosen} if chosen else {}))
+        tuned = view_of(server, ranking=chosen) if chosen else ours
         scores = {
             "ours": measures(answers(_hybrid(tuned), test), judged),
             "ours, as delivered": measures(answers(_hybrid(ours), test), judged),
@@ -129,8 +133,12 @@ def _chosen(
     return best[1], tried
 
 
-def _quality(scores: dict[str, dict[str, float]], chosen: dict[str, float], on_train: dict[str, float]) -> list[Finding]:
-    name = " ".join(f"{key} {value:g}" for key, value in chosen.items()) or "as delivered; this version has no parameters"
+def _quality(
+    scores: dict[str, dict[str, float]], chosen: dict[str, float], on_train: dict[str, float]
+) -> list[Finding]:
+    name = (
+        " ".join(f"{key} {value:g}" for key, value in chosen.items()) or "as delivered; this version has no parameters"
+    )
     return [
         Finding(
             row="ranking",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -20,6 +20,8 @@ DIMENSION = 384
 TABLE = "documents_benchmark"
 PLAIN_TABLE = "documents_plain"
 BATCH = 10_000
+
+Progress = Callable[[str], None]
 
 
 @contextmanager
@@ -83,14 +85,34 @@ def owner(server: EmbeddedServer) -> psycopg.Connection[Any]:
     return psycopg.connect(server.conninfo(owner=True), autocommit=True)
 
 
-def fill(server: EmbeddedServer, store: SynapseDocumentStore, documents: Iterable[Document]) -> None:
-    """Write documents to a new table, with the HNSW index built afterwards, and collect statistics."""
-    definition = drop_hnsw(server, store.table_name)
-    for batch in batches(documents):
-        store.write_documents(batch)
-    with owner(server) as connection:
-        connection.execute(definition)  # type: ignore[arg-type]  # PostgreSQL's own words
+def fill(
+    server: EmbeddedServer, store: SynapseDocumentStore, documents: Iterable[Document], progress: Progress | None = None
+) -> None:
+    """Load a new table, its indexes built afterwards, and leave it with statistics."""
+    bulk_write(server, store, documents, progress)
     settle(server, store.table_name)
+
+
+def bulk_write(
+    server: EmbeddedServer, store: SynapseDocumentStore, documents: Iterable[Document], progress: Progress | None = None
+) -> None:
+    """
+    Load a new table the way that migrations and new models do.
+
+    :param progress: Called with the step that is at work: `rows`, then others.
+    """
+    try:
+        from database.bulk_load import load_documents
+    except ImportError:
+        definition = drop_hnsw(server, store.table_name)
+        for batch in batches(documents):
+            store.write_documents(batch)
+            if progress:
+                progress("rows")
+        with owner(server) as connection:
+            connection.execute(definition)  # type: ignore[arg-type]  # PostgreSQL's own words
+        return
+    load_documents(store.database, store, documents, progress=(lambda at: progress(at.step)) if progress else None)
 
 
 def drop_hnsw(server: EmbeddedServer, table: str) -> str:

@@ -1,5 +1,5 @@
 """
-Writing, beside the plain store and beside COPY: 20,000 × 384 into an empty table, and 10,000 into one that is searched.
+Writing, beside the plain store and beside COPY: 20,000 x 384 into an empty table, and 10,000 into one that is searched.
 
 An empty table is loaded with its indexes built afterwards, which is what migrations and new models do. The plain store writes
 with its HNSW index live; it has no other way. Raw COPY is the least that any program can do: binary COPY of the same rows into
@@ -21,8 +21,7 @@ from psycopg.types.json import Jsonb
 
 from benchmarks.corpora import clusters, zipf_texts
 from benchmarks.measuring import Finding, Options, say, seconds
-from benchmarks.stores import PLAIN_TABLE, benchmark_server, our_store, owner, plain_store, settle
-from database.document_store import SynapseDocumentStore
+from benchmarks.stores import PLAIN_TABLE, benchmark_server, bulk_write, our_store, owner, plain_store, settle
 from database.embedded import EmbeddedServer
 
 _RAW = """
@@ -72,16 +71,21 @@ def run_bulk(options: Options) -> list[Finding]:
         "COPY + HNSW s": best_hnsw,
         "COPY + HNSW + keyword index s": best_both,
     }
-    what = f"{len(rows):,} × 384, bulk write and index:"
+    what = f"{len(rows):,} x 384, bulk write and index:"
     return [
         Finding(
-            row="bulk", what=f"{what} times faster than the plain store", value=plain / best, unit="×", at_least=6, beside=beside
+            row="bulk",
+            what=f"{what} times faster than the plain store",
+            value=plain / best,
+            unit="x",
+            at_least=6,
+            beside=beside,
         ),
         Finding(
             row="bulk",
             what=f"{what} against raw COPY and the same indexes",
             value=best / best_both,
-            unit="×",
+            unit="x",
             at_most=1.6,
             beside={**beside, "against COPY + HNSW alone": best / best_hnsw},
         ),
@@ -102,7 +106,10 @@ def run_served(options: Options) -> list[Finding]:
         times: dict[str, list[float]] = {"ours": [], "plain": []}
         for turn in range(2):
             batch = documents(size, first=(turn + 1) * size)
-            stores: list[tuple[str, Callable[..., int]]] = [("ours", ours.write_documents), ("plain", plain.write_documents)]
+            stores: list[tuple[str, Callable[..., int]]] = [
+                ("ours", ours.write_documents),
+                ("plain", plain.write_documents),
+            ]
             for side, write in stores if turn else reversed(stores):
                 times[side].append(seconds(write, batch, DuplicatePolicy.OVERWRITE))
                 say(f"{side} {size / times[side][-1]:.0f} a second")
@@ -114,17 +121,11 @@ def run_served(options: Options) -> list[Finding]:
             row="served",
             what=f"write_documents of {size:,} into a served table, HNSW live: times faster than the plain store",
             value=ratio,
-            unit="×",
+            unit="x",
             at_least=2.5,
             beside=rates,
         )
     ]
-
-
-def bulk_write(server: EmbeddedServer, store: SynapseDocumentStore, rows: list[Document]) -> None:
-    """Load an empty table the way that the store offers."""
-    del server
-    store.write_documents(rows)
 
 
 def plain_write(server: EmbeddedServer, rows: list[Document]) -> float:
@@ -168,4 +169,4 @@ def _copy(connection: psycopg.Connection[Any], statement: str, rows: list[Docume
 
 def _values(rows: list[Document]) -> Iterator[tuple[Any, ...]]:
     for row in rows:
-        yield row.id, Vector(row.embedding), row.content, Jsonb(row.meta)
+        yield row.id, Vector(row.embedding or []), row.content, Jsonb(row.meta)
