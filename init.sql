@@ -1,4 +1,4 @@
--- The whole schema at version 0001: for the first start of Docker's image, and for people who read.
+-- The whole schema at version 0002: for the first start of Docker's image, and for people who read.
 -- Written by deploy/write_init_sql.py from the files in database/; change those and run `make init-sql`.
 -- Harmless on a database at this version; a database at any other version is refused and left as it is.
 
@@ -15,14 +15,19 @@ DO $$
 DECLARE
     other text;
 BEGIN
-    SELECT version_num INTO other FROM alembic_version WHERE version_num <> '0001';
+    SELECT version_num INTO other FROM alembic_version WHERE version_num <> '0002';
     IF FOUND THEN
-        RAISE EXCEPTION 'init.sql makes schema version 0001, but this database is at version %', other
+        RAISE EXCEPTION 'init.sql makes schema version 0002, but this database is at version %', other
             USING HINT = 'Run `python synapse.py database upgrade` instead.';
     END IF;
 END
 $$;
-INSERT INTO alembic_version (version_num) VALUES ('0001') ON CONFLICT DO NOTHING;
+INSERT INTO alembic_version (version_num) VALUES ('0002') ON CONFLICT DO NOTHING;
+
+-- database/extension.sql
+
+-- Before anything names its types.
+CREATE EXTENSION IF NOT EXISTS vector;
 
 -- database/filter_functions.sql
 
@@ -118,9 +123,191 @@ BEGIN
 END
 $$;
 
+-- database/keyword_functions.sql
+
+-- Keyword search by BM25 on PostgreSQL's own lexemes. Beside each documents table stand two others, kept by its triggers,
+-- whoever writes: <table>_keywords has a row per document with its terms and how much each counts in it, and <table>_terms
+-- has how many documents each term has. A term is a lexeme, hashed together with its language.
+
+-- The text search configuration of a language: an ISO 639 code such as en or en-US, or a configuration's name.
+CREATE OR REPLACE FUNCTION synapse_text_search(language text, fallback text) RETURNS text
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+AS $$
+    SELECT CASE split_part(translate(lower(language), '_', '-'), '-', 1)
+        WHEN 'ar' THEN 'arabic' WHEN 'hy' THEN 'armenian' WHEN 'eu' THEN 'basque' WHEN 'ca' THEN 'catalan'
+        WHEN 'da' THEN 'danish' WHEN 'nl' THEN 'dutch' WHEN 'en' THEN 'english' WHEN 'fi' THEN 'finnish'
+        WHEN 'fr' THEN 'french' WHEN 'de' THEN 'german' WHEN 'el' THEN 'greek' WHEN 'hi' THEN 'hindi'
+        WHEN 'hu' THEN 'hungarian' WHEN 'id' THEN 'indonesian' WHEN 'ga' THEN 'irish' WHEN 'it' THEN 'italian'
+        WHEN 'lt' THEN 'lithuanian' WHEN 'ne' THEN 'nepali' WHEN 'no' THEN 'norwegian' WHEN 'nb' THEN 'norwegian'
+        WHEN 'nn' THEN 'norwegian' WHEN 'pt' THEN 'portuguese' WHEN 'ro' THEN 'romanian' WHEN 'ru' THEN 'russian'
+        WHEN 'sr' THEN 'serbian' WHEN 'es' THEN 'spanish' WHEN 'sv' THEN 'swedish' WHEN 'ta' THEN 'tamil'
+        WHEN 'tr' THEN 'turkish' WHEN 'yi' THEN 'yiddish'
+        WHEN 'arabic' THEN 'arabic' WHEN 'danish' THEN 'danish' WHEN 'dutch' THEN 'dutch' WHEN 'english' THEN 'english'
+        WHEN 'finnish' THEN 'finnish' WHEN 'french' THEN 'french' WHEN 'german' THEN 'german' WHEN 'italian' THEN 'italian'
+        WHEN 'portuguese' THEN 'portuguese' WHEN 'russian' THEN 'russian' WHEN 'spanish' THEN 'spanish'
+        WHEN 'swedish' THEN 'swedish' WHEN 'simple' THEN 'simple'
+        ELSE fallback
+    END
+$$;
+
+-- The terms of a text with how often each stands in it. What lies beyond 200,000 characters or 16,000 different terms is left
+-- out: a tsvector holds 1 MB, a sparsevec 16,000 elements.
+CREATE OR REPLACE FUNCTION synapse_terms(configuration text, content text)
+RETURNS TABLE (term integer, frequency bigint)
+LANGUAGE sql STABLE PARALLEL SAFE
+AS $$
+    SELECT (hashtextextended(lexeme, hashtext(configuration)) & 1073741823)::integer % 999999999 + 1,
+           sum(cardinality(positions))::bigint
+      FROM unnest(to_tsvector(configuration::regconfig, left(content, 200000)))
+     GROUP BY 1
+     ORDER BY 2 DESC, 1
+     LIMIT 16000
+$$;
+
+-- BM25's weight of each term before it is multiplied by the term's rarity, with k1 = 1.2 and b = 0.75 (Robertson & Zaragoza,
+-- 2009): below 2.2.
+CREATE OR REPLACE FUNCTION synapse_weights(terms integer[], frequencies bigint[], relative_length double precision) RETURNS sparsevec
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+AS $$
+    SELECT ('{' || coalesce(string_agg(term || ':' || (2.2 * frequency / (frequency + 0.3 + 0.9 * relative_length))::real,
+                                       ',' ORDER BY term), '') || '}/1000000000')::sparsevec
+      FROM unnest(terms, frequencies) AS found (term, frequency)
+$$;
+
+-- The statement that takes documents out of both tables ('out': `source` gives their ids) or puts them in ('in': `source` gives
+-- id, text and language). Nobody waits for <table>_terms: rows that another transaction has locked are passed over and a row of
+-- one's own is put beside them. Who reads sums them up; the next writer that finds them free makes them one again.
+CREATE OR REPLACE FUNCTION synapse_keywords_statement(direction text, source text, keywords text, terms text, functions text)
+RETURNS text
+LANGUAGE plpgsql IMMUTABLE
+AS $$
+DECLARE
+    changes text := format('
+        changes AS MATERIALIZED (
+            SELECT term, NULL AS language, %1$s count(*) AS documents, NULL::bigint AS length
+              FROM changed, unnest(terms) AS term
+             GROUP BY term
+             UNION ALL
+            SELECT 0, language, %1$s count(*), %1$s sum(length) FROM changed GROUP BY language
+        ), folded AS (
+            DELETE FROM %2$s
+             WHERE ctid = ANY (ARRAY(SELECT known.ctid FROM %2$s AS known WHERE known.term IN (SELECT term FROM changes)
+                                        FOR UPDATE OF known SKIP LOCKED))
+            RETURNING term, language, documents, length
+        )
+        INSERT INTO %2$s (term, language, documents, length)
+        SELECT term, language, sum(documents), sum(length)
+          FROM (TABLE changes UNION ALL TABLE folded) AS parts
+         GROUP BY term, language
+        HAVING sum(documents) <> 0', CASE direction WHEN 'out' THEN '-' ELSE '' END, terms);
+BEGIN
+    IF direction = 'out' THEN
+        RETURN format('
+            WITH changed AS (
+                DELETE FROM %s WHERE document_id IN (%s) RETURNING language, length, terms
+            ), ', keywords, source) || changes;
+    END IF;
+    RETURN format('
+        WITH changed AS MATERIALIZED (
+            SELECT id, language, coalesce(found.length, 0) AS length, coalesce(found.terms, ''{}'') AS terms, frequencies
+              FROM (%1$s) AS documents, LATERAL (
+                  SELECT sum(frequency)::integer AS length, array_agg(term ORDER BY term) AS terms,
+                         array_agg(frequency ORDER BY term) AS frequencies
+                    FROM %2$s.synapse_terms(language, text)
+              ) AS found
+        ), averages AS MATERIALIZED (
+            SELECT language, greatest(sum(length) / sum(documents), 1)::real AS average
+              FROM (SELECT language, documents, length FROM %3$s WHERE term = 0
+                     UNION ALL
+                    SELECT language, count(*), sum(length) FROM changed GROUP BY language) AS parts
+             GROUP BY language
+        ), filed AS (
+            INSERT INTO %4$s (document_id, language, length, pivot, terms, weights)
+            SELECT id, language, length, average, terms, %2$s.synapse_weights(terms, frequencies, length / average)
+              FROM changed JOIN averages USING (language)
+        ), ', source, functions, terms, keywords) || changes;
+END
+$$;
+
+-- The trigger of a documents table. Its argument is the text search configuration of documents without a language.
+CREATE OR REPLACE FUNCTION synapse_update_keywords() RETURNS trigger
+LANGUAGE plpgsql
+AS $$
+DECLARE
+    keywords text := format('%I.%I', TG_TABLE_SCHEMA, TG_TABLE_NAME || '_keywords');
+    terms text := format('%I.%I', TG_TABLE_SCHEMA, TG_TABLE_NAME || '_terms');
+    functions text := (SELECT pronamespace::regnamespace
+                         FROM pg_trigger JOIN pg_proc ON pg_proc.oid = tgfoid
+                        WHERE tgrelid = TG_RELID AND tgname = TG_NAME);
+    texts text := format('id, concat_ws(E''\n'', meta ->> ''title'', meta ->> ''heading'', content) AS text,
+                          %s.synapse_text_search(meta ->> ''language'', %L) AS language', functions, TG_ARGV[0]);
+    statement text;
+BEGIN
+    IF TG_OP = 'TRUNCATE' THEN
+        EXECUTE format('TRUNCATE %s, %s', keywords, terms);
+        RETURN NULL;
+    END IF;
+    IF TG_OP IN ('UPDATE', 'DELETE') THEN
+        EXECUTE format('SELECT %s.synapse_keywords_statement(''out'', $1, $2, $3, $4)', functions) INTO statement
+          USING CASE TG_OP WHEN 'DELETE' THEN 'SELECT id FROM removed'
+                ELSE format('SELECT id FROM (SELECT %1$s FROM removed EXCEPT SELECT %1$s FROM written) AS changed', texts) END,
+                keywords, terms, functions;
+        EXECUTE statement;
+    END IF;
+    IF TG_OP IN ('UPDATE', 'INSERT') THEN
+        EXECUTE format('SELECT %s.synapse_keywords_statement(''in'', $1, $2, $3, $4)', functions) INTO statement
+          USING CASE TG_OP WHEN 'INSERT' THEN format('SELECT %s FROM written', texts)
+                ELSE format('SELECT %1$s FROM written EXCEPT SELECT %1$s FROM removed', texts) END,
+                keywords, terms, functions;
+        EXECUTE statement;
+    END IF;
+    RETURN NULL;
+END
+$$;
+
+-- Fill both tables anew from the documents, after a bulk load with the triggers disabled; returns how many documents there are.
+-- Needs the owner; nobody writes meanwhile, and keyword searches wait.
+CREATE OR REPLACE FUNCTION synapse_rebuild_keywords(documents_table regclass) RETURNS bigint
+LANGUAGE plpgsql
+AS $$
+DECLARE
+    place text;
+    name text;
+    functions text;
+    fallback text;
+    keywords text;
+    terms text;
+    statement text;
+    filed bigint;
+BEGIN
+    SELECT quote_ident(nspname), relname, pronamespace::regnamespace, convert_from(trim(trailing '\x00' FROM tgargs), 'UTF8')
+      INTO STRICT place, name, functions, fallback
+      FROM pg_trigger
+      JOIN pg_proc ON pg_proc.oid = tgfoid
+      JOIN pg_class ON pg_class.oid = tgrelid
+      JOIN pg_namespace ON pg_namespace.oid = relnamespace
+     WHERE tgrelid = documents_table AND tgname = 'synapse_keywords_insert';
+    keywords := place || '.' || quote_ident(name || '_keywords');
+    terms := place || '.' || quote_ident(name || '_terms');
+    EXECUTE format('LOCK TABLE %s IN SHARE MODE', documents_table);
+    EXECUTE format('TRUNCATE %s, %s', keywords, terms);
+    EXECUTE format('DROP INDEX IF EXISTS %s.%I', place, name || '_keywords_terms');
+    EXECUTE format('SELECT %s.synapse_keywords_statement(''in'', $1, $2, $3, $4)', functions) INTO statement
+      USING format('SELECT id, concat_ws(E''\n'', meta ->> ''title'', meta ->> ''heading'', content) AS text,
+                           %s.synapse_text_search(meta ->> ''language'', %L) AS language
+                      FROM %s', functions, fallback, documents_table),
+            keywords, terms, functions;
+    EXECUTE statement;
+    EXECUTE format('CREATE INDEX %I ON %s USING gin (terms)', name || '_keywords_terms', keywords);
+    EXECUTE format('SELECT count(*) FROM %s', keywords) INTO filed;
+    RETURN filed;
+END
+$$;
+
 -- database/create_documents_table.sql
 
--- One table of documents per embedding model, in exactly pgvector-haystack's layout, with its two indexes.
+-- One table of documents per embedding model, in exactly pgvector-haystack's layout, with its index and its keyword tables.
+-- Brings a table that is there already, made by a plain store or an earlier version, to the same state.
 -- Called by the schema versions, by init.sql, by `models add` and by SynapseDocumentStore.create_table().
 CREATE OR REPLACE FUNCTION synapse_create_documents_table(
     table_name text,
@@ -134,6 +321,9 @@ LANGUAGE plpgsql
 AS $$
 DECLARE
     most integer := CASE vector_type WHEN 'vector' THEN 2000 WHEN 'halfvec' THEN 4000 END;
+    keywords text := table_name || '_keywords';
+    terms text := table_name || '_terms';
+    name text;
     role_name text;
 BEGIN
     IF most IS NULL THEN
@@ -165,24 +355,53 @@ BEGIN
     EXECUTE format(
         'CREATE INDEX IF NOT EXISTS %I ON %I USING hnsw (embedding %s_cosine_ops) WITH (m = %s, ef_construction = %s)',
         table_name || '_hnsw_index', table_name, vector_type, m, ef_construction);
-    -- Each word of a question would read the whole list of pending entries: up to 4 MB, 2 ms and more.
-    EXECUTE format(
-        'CREATE INDEX IF NOT EXISTS %I ON %I USING gin (to_tsvector(%L, content)) WITH (fastupdate = off)',
-        table_name || '_keyword_index', table_name, language);
+    EXECUTE format('DROP INDEX IF EXISTS %I', table_name || '_keyword_index');  -- of versions without keyword tables
 
-    EXECUTE format('REVOKE ALL ON %I FROM PUBLIC', table_name);
-    FOR role_name IN SELECT rolname FROM pg_roles WHERE rolname IN ('anon', 'authenticated') LOOP
-        EXECUTE format('REVOKE ALL ON %I FROM %I', table_name, role_name);
-    END LOOP;
-    IF EXISTS (SELECT FROM pg_roles WHERE rolname = 'synapse_app') THEN
-        EXECUTE format('GRANT SELECT, INSERT, UPDATE, DELETE, TRUNCATE ON %I TO synapse_app', table_name);
+    IF NOT EXISTS (SELECT FROM pg_trigger
+                    WHERE tgrelid = format('%I', table_name)::regclass AND tgname = 'synapse_keywords_insert') THEN
+        EXECUTE format('DROP TABLE IF EXISTS %I, %I', keywords, terms);  -- left by a documents table of this name
+        EXECUTE format(
+            'CREATE TABLE %I (
+                document_id varchar(128) PRIMARY KEY,
+                language text NOT NULL,
+                length integer NOT NULL,
+                pivot real NOT NULL,
+                terms integer[] NOT NULL,
+                weights sparsevec NOT NULL
+            )', keywords);
+        -- How many documents have a term, possibly in several parts. Term 0 stands for all documents of a language: how many,
+        -- and how many words they have together.
+        EXECUTE format(
+            'CREATE TABLE %I (term integer NOT NULL, language text, documents bigint NOT NULL, length bigint)', terms);
+        EXECUTE format('CREATE INDEX %I ON %I (term)', terms || '_term', terms);
+        EXECUTE format(
+            'CREATE TRIGGER synapse_keywords_insert AFTER INSERT ON %I REFERENCING NEW TABLE AS written
+                FOR EACH STATEMENT EXECUTE FUNCTION synapse_update_keywords(%L)', table_name, language);
+        EXECUTE format(
+            'CREATE TRIGGER synapse_keywords_update AFTER UPDATE ON %I REFERENCING OLD TABLE AS removed NEW TABLE AS written
+                FOR EACH STATEMENT EXECUTE FUNCTION synapse_update_keywords(%L)', table_name, language);
+        EXECUTE format(
+            'CREATE TRIGGER synapse_keywords_delete AFTER DELETE ON %I REFERENCING OLD TABLE AS removed
+                FOR EACH STATEMENT EXECUTE FUNCTION synapse_update_keywords(%L)', table_name, language);
+        EXECUTE format(
+            'CREATE TRIGGER synapse_keywords_truncate AFTER TRUNCATE ON %I
+                FOR EACH STATEMENT EXECUTE FUNCTION synapse_update_keywords(%L)', table_name, language);
+        PERFORM synapse_rebuild_keywords(format('%I', table_name)::regclass);
     END IF;
+
+    FOREACH name IN ARRAY ARRAY[table_name, keywords, terms] LOOP
+        EXECUTE format('REVOKE ALL ON %I FROM PUBLIC', name);
+        FOR role_name IN SELECT rolname FROM pg_roles WHERE rolname IN ('anon', 'authenticated') LOOP
+            EXECUTE format('REVOKE ALL ON %I FROM %I', name, role_name);
+        END LOOP;
+        IF EXISTS (SELECT FROM pg_roles WHERE rolname = 'synapse_app') THEN
+            EXECUTE format('GRANT SELECT, INSERT, UPDATE, DELETE, TRUNCATE ON %I TO synapse_app', name);
+        END IF;
+    END LOOP;
 END
 $$;
 
 -- database/schema_versions/versions/0001.sql
-
-CREATE EXTENSION IF NOT EXISTS vector;
 
 -- The application role reads and writes; it does not own, so that row-level security binds it.
 DO $$
@@ -276,5 +495,35 @@ SELECT synapse_create_documents_table('documents_all_minilm_l6_v2', 384)
 INSERT INTO embedding_models (name, model, dimension, table_name, active)
 SELECT 'all-minilm-l6-v2', 'sentence-transformers/all-MiniLM-L6-v2', 384, 'documents_all_minilm_l6_v2', true
  WHERE NOT EXISTS (SELECT FROM embedding_models);
+
+-- database/schema_versions/versions/0002.sql
+
+-- Metadata fields that are filtered often: each has an index of its own on the documents table.
+CREATE TABLE IF NOT EXISTS metadata_fields (
+    table_name text NOT NULL,
+    name text NOT NULL,
+    type text NOT NULL CHECK (type IN ('number', 'text', 'boolean', 'date')),
+    index_name text NOT NULL,
+    declared_at timestamptz NOT NULL DEFAULT now(),
+    PRIMARY KEY (table_name, name)
+);
+DO $$
+DECLARE
+    role_name text;
+    model record;
+BEGIN
+    REVOKE ALL ON metadata_fields FROM PUBLIC;
+    FOR role_name IN SELECT rolname FROM pg_roles WHERE rolname IN ('anon', 'authenticated') LOOP
+        EXECUTE format('REVOKE ALL ON metadata_fields FROM %I', role_name);
+    END LOOP;
+    IF EXISTS (SELECT FROM pg_roles WHERE rolname = 'synapse_app') THEN
+        GRANT SELECT ON metadata_fields TO synapse_app;
+    END IF;
+    -- Tables of the version before get their keyword tables, filled.
+    FOR model IN SELECT * FROM embedding_models LOOP
+        PERFORM synapse_create_documents_table(model.table_name, model.dimension, model.vector_type, model.language);
+    END LOOP;
+END
+$$;
 
 COMMIT;

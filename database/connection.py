@@ -57,6 +57,7 @@ _SQLALCHEMY_DRIVER = re.compile(r"^postgresql\+\w+://")
 logging.getLogger("psycopg.pool").addHandler(logging.NullHandler())
 
 Row = dict[str, Any]
+Statement: TypeAlias = "str | SQL | Composed"
 AsyncPool: TypeAlias = "AsyncConnectionPool[psycopg.AsyncConnection[Row]]"
 
 
@@ -172,7 +173,7 @@ class Database:
 
     def read(
         self,
-        statement: str | SQL | Composed,
+        statement: Statement,
         params: Params | None = None,
         *,
         settings: Mapping[str, str] | None = None,
@@ -187,16 +188,27 @@ class Database:
         :param binary: Whether values travel in binary format.
         :raises DatabaseError: As `connection`.
         """
+        return self.read_all([statement], params, settings=settings, binary=binary)[0]
+
+    def read_all(
+        self,
+        statements: Sequence[Statement],
+        params: Params | None = None,
+        *,
+        settings: Mapping[str, str] | None = None,
+        binary: bool = True,
+    ) -> list[list[Row]]:
+        """`read`, for several statements with the same parameters: in one transaction and one round trip."""
         with self._errors_wrapped():
             for attempt in range(1, READ_ATTEMPTS + 1):
                 try:
-                    with self._checked_out(check=attempt > 1) as connection, connection.cursor(binary=binary) as cursor:
+                    with self._checked_out(check=attempt > 1) as connection:
                         with connection.pipeline():
                             if settings:
                                 connection.execute(*_settings_statement(settings))
-                            cursor.execute(statement, params)
+                            cursors = [connection.execute(one, params, binary=binary) for one in statements]
                             connection.commit()
-                        return cursor.fetchall()
+                        return [cursor.fetchall() for cursor in cursors]
                 except psycopg.OperationalError as exc:
                     if attempt == READ_ATTEMPTS or not _was_cut(exc):
                         raise
@@ -205,26 +217,34 @@ class Database:
 
     async def read_async(
         self,
-        statement: str | SQL | Composed,
+        statement: Statement,
         params: Params | None = None,
         *,
         settings: Mapping[str, str] | None = None,
         binary: bool = True,
     ) -> list[Row]:
         """`read`, for asyncio."""
+        return (await self.read_all_async([statement], params, settings=settings, binary=binary))[0]
+
+    async def read_all_async(
+        self,
+        statements: Sequence[Statement],
+        params: Params | None = None,
+        *,
+        settings: Mapping[str, str] | None = None,
+        binary: bool = True,
+    ) -> list[list[Row]]:
+        """`read_all`, for asyncio."""
         with self._errors_wrapped():
             for attempt in range(1, READ_ATTEMPTS + 1):
                 try:
-                    async with (
-                        self._checked_out_async(check=attempt > 1) as connection,
-                        connection.cursor(binary=binary) as cursor,
-                    ):
+                    async with self._checked_out_async(check=attempt > 1) as connection:
                         async with connection.pipeline():
                             if settings:
                                 await connection.execute(*_settings_statement(settings))
-                            await cursor.execute(statement, params)
+                            cursors = [await connection.execute(one, params, binary=binary) for one in statements]
                             await connection.commit()
-                        return await cursor.fetchall()
+                        return [await cursor.fetchall() for cursor in cursors]
                 except psycopg.OperationalError as exc:
                     if attempt == READ_ATTEMPTS or not _was_cut(exc):
                         raise

@@ -1,4 +1,5 @@
--- One table of documents per embedding model, in exactly pgvector-haystack's layout, with its two indexes.
+-- One table of documents per embedding model, in exactly pgvector-haystack's layout, with its index and its keyword tables.
+-- Brings a table that is there already, made by a plain store or an earlier version, to the same state.
 -- Called by the schema versions, by init.sql, by `models add` and by SynapseDocumentStore.create_table().
 CREATE OR REPLACE FUNCTION synapse_create_documents_table(
     table_name text,
@@ -12,6 +13,9 @@ LANGUAGE plpgsql
 AS $$
 DECLARE
     most integer := CASE vector_type WHEN 'vector' THEN 2000 WHEN 'halfvec' THEN 4000 END;
+    keywords text := table_name || '_keywords';
+    terms text := table_name || '_terms';
+    name text;
     role_name text;
 BEGIN
     IF most IS NULL THEN
@@ -43,17 +47,48 @@ BEGIN
     EXECUTE format(
         'CREATE INDEX IF NOT EXISTS %I ON %I USING hnsw (embedding %s_cosine_ops) WITH (m = %s, ef_construction = %s)',
         table_name || '_hnsw_index', table_name, vector_type, m, ef_construction);
-    -- Each word of a question would read the whole list of pending entries: up to 4 MB, 2 ms and more.
-    EXECUTE format(
-        'CREATE INDEX IF NOT EXISTS %I ON %I USING gin (to_tsvector(%L, content)) WITH (fastupdate = off)',
-        table_name || '_keyword_index', table_name, language);
+    EXECUTE format('DROP INDEX IF EXISTS %I', table_name || '_keyword_index');  -- of versions without keyword tables
 
-    EXECUTE format('REVOKE ALL ON %I FROM PUBLIC', table_name);
-    FOR role_name IN SELECT rolname FROM pg_roles WHERE rolname IN ('anon', 'authenticated') LOOP
-        EXECUTE format('REVOKE ALL ON %I FROM %I', table_name, role_name);
-    END LOOP;
-    IF EXISTS (SELECT FROM pg_roles WHERE rolname = 'synapse_app') THEN
-        EXECUTE format('GRANT SELECT, INSERT, UPDATE, DELETE, TRUNCATE ON %I TO synapse_app', table_name);
+    IF NOT EXISTS (SELECT FROM pg_trigger
+                    WHERE tgrelid = format('%I', table_name)::regclass AND tgname = 'synapse_keywords_insert') THEN
+        EXECUTE format('DROP TABLE IF EXISTS %I, %I', keywords, terms);  -- left by a documents table of this name
+        EXECUTE format(
+            'CREATE TABLE %I (
+                document_id varchar(128) PRIMARY KEY,
+                language text NOT NULL,
+                length integer NOT NULL,
+                pivot real NOT NULL,
+                terms integer[] NOT NULL,
+                weights sparsevec NOT NULL
+            )', keywords);
+        -- How many documents have a term, possibly in several parts. Term 0 stands for all documents of a language: how many,
+        -- and how many words they have together.
+        EXECUTE format(
+            'CREATE TABLE %I (term integer NOT NULL, language text, documents bigint NOT NULL, length bigint)', terms);
+        EXECUTE format('CREATE INDEX %I ON %I (term)', terms || '_term', terms);
+        EXECUTE format(
+            'CREATE TRIGGER synapse_keywords_insert AFTER INSERT ON %I REFERENCING NEW TABLE AS written
+                FOR EACH STATEMENT EXECUTE FUNCTION synapse_update_keywords(%L)', table_name, language);
+        EXECUTE format(
+            'CREATE TRIGGER synapse_keywords_update AFTER UPDATE ON %I REFERENCING OLD TABLE AS removed NEW TABLE AS written
+                FOR EACH STATEMENT EXECUTE FUNCTION synapse_update_keywords(%L)', table_name, language);
+        EXECUTE format(
+            'CREATE TRIGGER synapse_keywords_delete AFTER DELETE ON %I REFERENCING OLD TABLE AS removed
+                FOR EACH STATEMENT EXECUTE FUNCTION synapse_update_keywords(%L)', table_name, language);
+        EXECUTE format(
+            'CREATE TRIGGER synapse_keywords_truncate AFTER TRUNCATE ON %I
+                FOR EACH STATEMENT EXECUTE FUNCTION synapse_update_keywords(%L)', table_name, language);
+        PERFORM synapse_rebuild_keywords(format('%I', table_name)::regclass);
     END IF;
+
+    FOREACH name IN ARRAY ARRAY[table_name, keywords, terms] LOOP
+        EXECUTE format('REVOKE ALL ON %I FROM PUBLIC', name);
+        FOR role_name IN SELECT rolname FROM pg_roles WHERE rolname IN ('anon', 'authenticated') LOOP
+            EXECUTE format('REVOKE ALL ON %I FROM %I', name, role_name);
+        END LOOP;
+        IF EXISTS (SELECT FROM pg_roles WHERE rolname = 'synapse_app') THEN
+            EXECUTE format('GRANT SELECT, INSERT, UPDATE, DELETE, TRUNCATE ON %I TO synapse_app', name);
+        END IF;
+    END LOOP;
 END
 $$;

@@ -26,6 +26,8 @@ from database.document_queries import DocumentsTable, Query, checked_ef_search
 from database.document_rows import Policy, documents_from_rows, write_rows, write_rows_async
 from database.errors import ConfigurationError, DatabaseError, InvalidInputError
 from database.metadata_methods import MetadataMethods
+from database.ranking import Ranking
+from database.search_queries import Searches
 from database.store_errors import store_error
 
 VectorFunction = Literal["cosine_similarity", "inner_product", "l2_distance"]
@@ -34,6 +36,7 @@ _FOLDER = Path(__file__).parent
 _FUNCTIONS = {
     "synapse_create_documents_table": _FOLDER / "create_documents_table.sql",
     "synapse_comparable": _FOLDER / "filter_functions.sql",
+    "synapse_rebuild_keywords": _FOLDER / "keyword_functions.sql",
 }
 _CREATE_ALONE = "SELECT pg_advisory_xact_lock(hashtext('synapse schema'))"
 """Of several at once, one creates and the others find it done; schema versions take the same lock."""
@@ -91,6 +94,7 @@ class SynapseDocumentStore(MetadataMethods, PgvectorDocumentStore):  # type: ign
     :param keyword_index_name: Name of the keyword index; `None` means the table's name with `_keyword_index`.
     :param home: Home folder of the embedded server.
     :param return_embedding: Whether searches return embeddings. `filter_documents` always does.
+    :param ranking: Some or all parameters of `Ranking`: `k1`, `b`, `keyword_weight`, `candidates`.
     :raises ConfigurationError: If an argument has a value that cannot be used.
     """
 
@@ -114,6 +118,7 @@ class SynapseDocumentStore(MetadataMethods, PgvectorDocumentStore):  # type: ign
         keyword_index_name: str | None = None,
         home: str | None = None,
         return_embedding: bool = False,
+        ranking: dict[str, float] | None = None,
     ) -> None:
         if recreate_table or hnsw_recreate_index_if_exists:
             name = "recreate_table" if recreate_table else "hnsw_recreate_index_if_exists"
@@ -149,14 +154,21 @@ class SynapseDocumentStore(MetadataMethods, PgvectorDocumentStore):  # type: ign
             vector_type=vector_type,
             vector_function=vector_function,
             language=language,
+        )
+        self.ranking = Ranking.of(ranking)
+        self._searches = Searches(
+            table=self._table,
             exact=search_strategy == "exact_nearest_neighbor",
             ef_search=checked_ef_search(hnsw_ef_search),
+            ranking=self.ranking,
         )
 
     def to_dict(self) -> dict[str, Any]:
         """Serialize the store; a connection string given as a token is refused."""
         parameters = super().to_dict()["init_parameters"]
-        return default_to_dict(self, **parameters, home=self.home, return_embedding=self.return_embedding)
+        return default_to_dict(
+            self, **parameters, home=self.home, return_embedding=self.return_embedding, ranking=self.ranking.to_dict()
+        )
 
     @property
     def database(self) -> Database:
@@ -193,10 +205,10 @@ class SynapseDocumentStore(MetadataMethods, PgvectorDocumentStore):  # type: ign
                 connection.execute(_CREATE_ALONE)
                 if self.create_extension:
                     connection.execute("CREATE EXTENSION IF NOT EXISTS vector")
-                connection.execute(_CREATE_IN, {"schema_name": self.schema_name})
                 for function, path in _FUNCTIONS.items():
                     if not connection.execute("SELECT to_regproc(%s)", (function,)).fetchone()[0]:  # type: ignore[index]
                         connection.execute(path.read_bytes())
+                connection.execute(_CREATE_IN, {"schema_name": self.schema_name})
                 connection.execute(_CREATE, creation)
         except psycopg.Error as exc:
             raise store_error(wrapped(exc, name=database.name), table=self._table) from exc
@@ -274,6 +286,14 @@ class SynapseDocumentStore(MetadataMethods, PgvectorDocumentStore):  # type: ign
     async def filter_documents_async(self, filters: dict[str, Any] | None = None) -> list[Document]:
         """`filter_documents`, for asyncio."""
         return documents_from_rows(await self._read_async(self._table.all_documents(filters)))
+
+    def embeddings(self, ids: list[str]) -> dict[str, list[float]]:
+        """The embeddings of documents, by id; without those that have none."""
+        return _embeddings(self._read(self._table.embeddings(ids)))
+
+    async def embeddings_async(self, ids: list[str]) -> dict[str, list[float]]:
+        """`embeddings`, for asyncio."""
+        return _embeddings(await self._read_async(self._table.embeddings(ids)))
 
     def write_documents(self, documents: list[Document], policy: DuplicatePolicy = DuplicatePolicy.NONE) -> int:
         """
@@ -422,7 +442,7 @@ class SynapseDocumentStore(MetadataMethods, PgvectorDocumentStore):  # type: ign
         :param filters: In Haystack's syntax.
         :param top_k: How many, at least 1.
         """
-        return _scored(self._read(self._table.hybrid(query, query_embedding, filters=filters, top_k=top_k)))
+        return _scored(self._read(self._searches.hybrid(query, query_embedding, filters=filters, top_k=top_k)))
 
     async def hybrid_search_async(
         self,
@@ -433,7 +453,7 @@ class SynapseDocumentStore(MetadataMethods, PgvectorDocumentStore):  # type: ign
         top_k: int = 10,
     ) -> list[ScoredDocument]:
         """`hybrid_search`, for asyncio."""
-        statement = self._table.hybrid(query, query_embedding, filters=filters, top_k=top_k)
+        statement = self._searches.hybrid(query, query_embedding, filters=filters, top_k=top_k)
         return _scored(await self._read_async(statement))
 
     # The names that Haystack's retrievers for pgvector call.
@@ -445,22 +465,23 @@ class SynapseDocumentStore(MetadataMethods, PgvectorDocumentStore):  # type: ign
     def _nearest(
         self, embedding: list[float], filters: dict[str, Any] | None, top_k: int, function: VectorFunction | None
     ) -> Query:
-        return self._table.nearest(
+        return self._searches.nearest(
             embedding, filters=filters, top_k=top_k, vector_function=function, with_embedding=self.return_embedding
         )
 
     def _worded(self, query: str, filters: dict[str, Any] | None, top_k: int) -> Query:
-        return self._table.with_words(query, filters=filters, top_k=top_k, with_embedding=self.return_embedding)
+        return self._searches.with_words(query, filters=filters, top_k=top_k, with_embedding=self.return_embedding)
 
     # Running queries
 
     def _read(self, query: Query) -> list[dict[str, Any]]:
         with self._errors():
-            return self.database.read(query.statement, query.params, settings=query.settings)
+            return _learned(query, self.database.read_all(query.statements, query.params, settings=query.settings))
 
     async def _read_async(self, query: Query) -> list[dict[str, Any]]:
         with self._errors():
-            return await self.database.read_async(query.statement, query.params, settings=query.settings)
+            found = await self.database.read_all_async(query.statements, query.params, settings=query.settings)
+            return _learned(query, found)
 
     def _write(self, query: Query) -> int:
         with self._errors(), self.database.connection() as connection:
@@ -484,8 +505,20 @@ def _check_documents(documents: list[Document]) -> None:
         raise InvalidInputError("documents must be a list of Haystack Documents.")
 
 
+def _learned(query: Query, found: list[list[dict[str, Any]]]) -> list[dict[str, Any]]:
+    """The rows of a query, after it has learned what it asked besides."""
+    rows, *also = found
+    if query.learn and also:
+        query.learn(also[0])
+    return rows
+
+
 def _count(rows: list[dict[str, Any]]) -> int:
     return int(rows[0]["documents"])
+
+
+def _embeddings(rows: list[dict[str, Any]]) -> dict[str, list[float]]:
+    return {row["id"]: row["embedding"].to_list() for row in rows}
 
 
 def _scored(rows: list[dict[str, Any]]) -> list[ScoredDocument]:

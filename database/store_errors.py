@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from database.document_queries import DocumentsTable
 
 _DIMENSIONS = re.compile(r"expected (\d+) dimensions, not (\d+)|different \w+ dimensions (\d+) and (\d+)")
-_NO_EXTENSION = re.compile(r'type "(vector|halfvec)" does not exist|extension "vector" is not available')
+_NO_EXTENSION = re.compile(r'type "(vector|halfvec|sparsevec)" does not exist|extension "vector" is not available')
 
 
 class StoreError(DatabaseError, DocumentStoreError):
@@ -43,13 +43,13 @@ def store_error(exc: DatabaseError, *, table: DocumentsTable) -> StoreError:
         return DuplicateError(exc.message, hint=exc.hint, code=exc.code)
     if isinstance(exc.__cause__, UndefinedTable):
         return StoreError(
-            f"A documents table {table.name} was expected, but is not there.",
-            hint="Call create_table(), or run `python synapse.py models add`.",
+            f"A documents table {table.name} was expected with its keyword tables, but is not there.",
+            hint="Call create_table(), which also completes a table that a plain store made, or run `synapse.py models add`.",
             code=SchemaError.code,
         )
     if isinstance(exc.__cause__, UndefinedFunction) and "synapse_" in exc.message:
         return StoreError(
-            "The functions that filters use were expected in this database, but are not there.",
+            "The functions that searches use were expected in this database, but are not there.",
             hint="Run `python synapse.py database upgrade`, or call create_table().",
             code=SchemaError.code,
         )
@@ -58,12 +58,6 @@ def store_error(exc: DatabaseError, *, table: DocumentsTable) -> StoreError:
             "The extension vector was expected in this database, but is not there.",
             hint="Install pgvector on the server; then CREATE EXTENSION vector, or create_table() with create_extension.",
             code=ExtensionMissingError.code,
-        )
-    if "too long for tsvector" in exc.message:
-        return StoreError(
-            "A document's content must have at most 1 MB of different words, but that of one to be written has more.",
-            hint="Split it into chunks before writing.",
-            code=InvalidInputError.code,
         )
     if match := _DIMENSIONS.search(exc.message):
         found = next(number for number in match.groups() if number and int(number) != table.dimension)

@@ -48,7 +48,8 @@ def init_sql() -> str:
     config = Config()
     config.set_main_option("script_location", str(PROJECT / "database" / "schema_versions").replace("%", "%%"))
     versions = list(ScriptDirectory.from_config(config).walk_revisions())  # newest first
-    files = [file for version in reversed(versions) for file in version.module.FILES]
+    # A file that several versions run is written once: it stands as it is now.
+    files = dict.fromkeys(file for version in reversed(versions) for file in version.module.FILES)
     parts = [f"-- {file.relative_to(PROJECT)}\n\n{file.read_text(encoding='utf-8')}" for file in files]
     return "\n".join([HEAD.format(version=versions[0].revision), *parts, "COMMIT;\n"])
 

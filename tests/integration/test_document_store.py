@@ -52,11 +52,11 @@ def test_it_is_saved_and_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
     assert loaded.connection_string.resolve_value() == "host=somewhere"
 
 
-def test_its_arguments_are_the_parents_and_two_more() -> None:
+def test_its_arguments_are_the_parents_and_three_more() -> None:
     ours, theirs = (
         set(inspect.signature(c.__init__).parameters) for c in (SynapseDocumentStore, PgvectorDocumentStore)
     )
-    assert ours - theirs == {"home", "return_embedding"}
+    assert ours - theirs == {"home", "ranking", "return_embedding"}
     assert not theirs - ours
 
 
@@ -248,7 +248,7 @@ def test_haystacks_retrievers_and_writer_work_with_it(store: SynapseDocumentStor
 def test_a_missing_table_is_one_sentence(owner_conninfo: str) -> None:
     store = SynapseDocumentStore(connection_string=Secret.from_token(owner_conninfo), table_name="nowhere")
     for operation in (store.count_documents, lambda: store.write_documents([document()]), store.delete_all_documents):
-        with pytest.raises(StoreError, match=r"documents table nowhere was expected.*create_table") as caught:
+        with pytest.raises(StoreError, match=r"documents table nowhere was expected with its keyword tables.*create_table") as caught:
             operation()
         assert isinstance(caught.value, DatabaseError)
         assert isinstance(caught.value, DocumentStoreError)
@@ -274,10 +274,12 @@ def test_an_embedding_that_cannot_be_compared_is_refused(store: SynapseDocumentS
         store.dense_search(embedding)
 
 
-def test_a_content_beyond_the_keyword_index_is_one_sentence(store: SynapseDocumentStore) -> None:
-    with pytest.raises(StoreError, match=r"at most 1 MB of different words.*Split it"):
-        store.write_documents([document("1", content=" ".join(f"number{n}number{n}" for n in range(80_000)))])
-    assert store.count_documents() == 0
+def test_a_very_long_content_is_kept_whole_and_found_by_its_beginning(store: SynapseDocumentStore) -> None:
+    content = " ".join(f"number{n}number{n}" for n in range(80_000))
+    assert store.write_documents([document("1", content=content)]) == 1
+    assert store.filter_documents()[0].content == content
+    assert [d.id for d in store.keyword_search("number3number3")] == ["1"]
+    assert store.keyword_search("number79999number79999") == []
 
 
 def test_without_the_extension_it_says_so(empty_conninfo: str) -> None:

@@ -1,5 +1,3 @@
-CREATE EXTENSION IF NOT EXISTS vector;
-
 -- The application role reads and writes; it does not own, so that row-level security binds it.
 DO $$
 BEGIN

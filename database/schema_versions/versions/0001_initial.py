@@ -14,7 +14,9 @@ down_revision = None
 
 DATABASE = Path(__file__).parents[2]
 FILES = (
+    DATABASE / "extension.sql",
     DATABASE / "filter_functions.sql",
+    DATABASE / "keyword_functions.sql",
     DATABASE / "create_documents_table.sql",
     Path(__file__).with_name("0001.sql"),
 )

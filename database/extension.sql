@@ -1,0 +1,2 @@
+-- Before anything names its types.
+CREATE EXTENSION IF NOT EXISTS vector;

@@ -1,0 +1,178 @@
+-- Keyword search by BM25 on PostgreSQL's own lexemes. Beside each documents table stand two others, kept by its triggers,
+-- whoever writes: <table>_keywords has a row per document with its terms and how much each counts in it, and <table>_terms
+-- has how many documents each term has. A term is a lexeme, hashed together with its language.
+
+-- The text search configuration of a language: an ISO 639 code such as en or en-US, or a configuration's name.
+CREATE OR REPLACE FUNCTION synapse_text_search(language text, fallback text) RETURNS text
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+AS $$
+    SELECT CASE split_part(translate(lower(language), '_', '-'), '-', 1)
+        WHEN 'ar' THEN 'arabic' WHEN 'hy' THEN 'armenian' WHEN 'eu' THEN 'basque' WHEN 'ca' THEN 'catalan'
+        WHEN 'da' THEN 'danish' WHEN 'nl' THEN 'dutch' WHEN 'en' THEN 'english' WHEN 'fi' THEN 'finnish'
+        WHEN 'fr' THEN 'french' WHEN 'de' THEN 'german' WHEN 'el' THEN 'greek' WHEN 'hi' THEN 'hindi'
+        WHEN 'hu' THEN 'hungarian' WHEN 'id' THEN 'indonesian' WHEN 'ga' THEN 'irish' WHEN 'it' THEN 'italian'
+        WHEN 'lt' THEN 'lithuanian' WHEN 'ne' THEN 'nepali' WHEN 'no' THEN 'norwegian' WHEN 'nb' THEN 'norwegian'
+        WHEN 'nn' THEN 'norwegian' WHEN 'pt' THEN 'portuguese' WHEN 'ro' THEN 'romanian' WHEN 'ru' THEN 'russian'
+        WHEN 'sr' THEN 'serbian' WHEN 'es' THEN 'spanish' WHEN 'sv' THEN 'swedish' WHEN 'ta' THEN 'tamil'
+        WHEN 'tr' THEN 'turkish' WHEN 'yi' THEN 'yiddish'
+        WHEN 'arabic' THEN 'arabic' WHEN 'danish' THEN 'danish' WHEN 'dutch' THEN 'dutch' WHEN 'english' THEN 'english'
+        WHEN 'finnish' THEN 'finnish' WHEN 'french' THEN 'french' WHEN 'german' THEN 'german' WHEN 'italian' THEN 'italian'
+        WHEN 'portuguese' THEN 'portuguese' WHEN 'russian' THEN 'russian' WHEN 'spanish' THEN 'spanish'
+        WHEN 'swedish' THEN 'swedish' WHEN 'simple' THEN 'simple'
+        ELSE fallback
+    END
+$$;
+
+-- The terms of a text with how often each stands in it. What lies beyond 200,000 characters or 16,000 different terms is left
+-- out: a tsvector holds 1 MB, a sparsevec 16,000 elements.
+CREATE OR REPLACE FUNCTION synapse_terms(configuration text, content text)
+RETURNS TABLE (term integer, frequency bigint)
+LANGUAGE sql STABLE PARALLEL SAFE
+AS $$
+    SELECT (hashtextextended(lexeme, hashtext(configuration)) & 1073741823)::integer % 999999999 + 1,
+           sum(cardinality(positions))::bigint
+      FROM unnest(to_tsvector(configuration::regconfig, left(content, 200000)))
+     GROUP BY 1
+     ORDER BY 2 DESC, 1
+     LIMIT 16000
+$$;
+
+-- BM25's weight of each term before it is multiplied by the term's rarity, with k1 = 1.2 and b = 0.75 (Robertson & Zaragoza,
+-- 2009): below 2.2.
+CREATE OR REPLACE FUNCTION synapse_weights(terms integer[], frequencies bigint[], relative_length double precision) RETURNS sparsevec
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+AS $$
+    SELECT ('{' || coalesce(string_agg(term || ':' || (2.2 * frequency / (frequency + 0.3 + 0.9 * relative_length))::real,
+                                       ',' ORDER BY term), '') || '}/1000000000')::sparsevec
+      FROM unnest(terms, frequencies) AS found (term, frequency)
+$$;
+
+-- The statement that takes documents out of both tables ('out': `source` gives their ids) or puts them in ('in': `source` gives
+-- id, text and language). Nobody waits for <table>_terms: rows that another transaction has locked are passed over and a row of
+-- one's own is put beside them. Who reads sums them up; the next writer that finds them free makes them one again.
+CREATE OR REPLACE FUNCTION synapse_keywords_statement(direction text, source text, keywords text, terms text, functions text)
+RETURNS text
+LANGUAGE plpgsql IMMUTABLE
+AS $$
+DECLARE
+    changes text := format('
+        changes AS MATERIALIZED (
+            SELECT term, NULL AS language, %1$s count(*) AS documents, NULL::bigint AS length
+              FROM changed, unnest(terms) AS term
+             GROUP BY term
+             UNION ALL
+            SELECT 0, language, %1$s count(*), %1$s sum(length) FROM changed GROUP BY language
+        ), folded AS (
+            DELETE FROM %2$s
+             WHERE ctid = ANY (ARRAY(SELECT known.ctid FROM %2$s AS known WHERE known.term IN (SELECT term FROM changes)
+                                        FOR UPDATE OF known SKIP LOCKED))
+            RETURNING term, language, documents, length
+        )
+        INSERT INTO %2$s (term, language, documents, length)
+        SELECT term, language, sum(documents), sum(length)
+          FROM (TABLE changes UNION ALL TABLE folded) AS parts
+         GROUP BY term, language
+        HAVING sum(documents) <> 0', CASE direction WHEN 'out' THEN '-' ELSE '' END, terms);
+BEGIN
+    IF direction = 'out' THEN
+        RETURN format('
+            WITH changed AS (
+                DELETE FROM %s WHERE document_id IN (%s) RETURNING language, length, terms
+            ), ', keywords, source) || changes;
+    END IF;
+    RETURN format('
+        WITH changed AS MATERIALIZED (
+            SELECT id, language, coalesce(found.length, 0) AS length, coalesce(found.terms, ''{}'') AS terms, frequencies
+              FROM (%1$s) AS documents, LATERAL (
+                  SELECT sum(frequency)::integer AS length, array_agg(term ORDER BY term) AS terms,
+                         array_agg(frequency ORDER BY term) AS frequencies
+                    FROM %2$s.synapse_terms(language, text)
+              ) AS found
+        ), averages AS MATERIALIZED (
+            SELECT language, greatest(sum(length) / sum(documents), 1)::real AS average
+              FROM (SELECT language, documents, length FROM %3$s WHERE term = 0
+                     UNION ALL
+                    SELECT language, count(*), sum(length) FROM changed GROUP BY language) AS parts
+             GROUP BY language
+        ), filed AS (
+            INSERT INTO %4$s (document_id, language, length, pivot, terms, weights)
+            SELECT id, language, length, average, terms, %2$s.synapse_weights(terms, frequencies, length / average)
+              FROM changed JOIN averages USING (language)
+        ), ', source, functions, terms, keywords) || changes;
+END
+$$;
+
+-- The trigger of a documents table. Its argument is the text search configuration of documents without a language.
+CREATE OR REPLACE FUNCTION synapse_update_keywords() RETURNS trigger
+LANGUAGE plpgsql
+AS $$
+DECLARE
+    keywords text := format('%I.%I', TG_TABLE_SCHEMA, TG_TABLE_NAME || '_keywords');
+    terms text := format('%I.%I', TG_TABLE_SCHEMA, TG_TABLE_NAME || '_terms');
+    functions text := (SELECT pronamespace::regnamespace
+                         FROM pg_trigger JOIN pg_proc ON pg_proc.oid = tgfoid
+                        WHERE tgrelid = TG_RELID AND tgname = TG_NAME);
+    texts text := format('id, concat_ws(E''\n'', meta ->> ''title'', meta ->> ''heading'', content) AS text,
+                          %s.synapse_text_search(meta ->> ''language'', %L) AS language', functions, TG_ARGV[0]);
+    statement text;
+BEGIN
+    IF TG_OP = 'TRUNCATE' THEN
+        EXECUTE format('TRUNCATE %s, %s', keywords, terms);
+        RETURN NULL;
+    END IF;
+    IF TG_OP IN ('UPDATE', 'DELETE') THEN
+        EXECUTE format('SELECT %s.synapse_keywords_statement(''out'', $1, $2, $3, $4)', functions) INTO statement
+          USING CASE TG_OP WHEN 'DELETE' THEN 'SELECT id FROM removed'
+                ELSE format('SELECT id FROM (SELECT %1$s FROM removed EXCEPT SELECT %1$s FROM written) AS changed', texts) END,
+                keywords, terms, functions;
+        EXECUTE statement;
+    END IF;
+    IF TG_OP IN ('UPDATE', 'INSERT') THEN
+        EXECUTE format('SELECT %s.synapse_keywords_statement(''in'', $1, $2, $3, $4)', functions) INTO statement
+          USING CASE TG_OP WHEN 'INSERT' THEN format('SELECT %s FROM written', texts)
+                ELSE format('SELECT %1$s FROM written EXCEPT SELECT %1$s FROM removed', texts) END,
+                keywords, terms, functions;
+        EXECUTE statement;
+    END IF;
+    RETURN NULL;
+END
+$$;
+
+-- Fill both tables anew from the documents, after a bulk load with the triggers disabled; returns how many documents there are.
+-- Needs the owner; nobody writes meanwhile, and keyword searches wait.
+CREATE OR REPLACE FUNCTION synapse_rebuild_keywords(documents_table regclass) RETURNS bigint
+LANGUAGE plpgsql
+AS $$
+DECLARE
+    place text;
+    name text;
+    functions text;
+    fallback text;
+    keywords text;
+    terms text;
+    statement text;
+    filed bigint;
+BEGIN
+    SELECT quote_ident(nspname), relname, pronamespace::regnamespace, convert_from(trim(trailing '\x00' FROM tgargs), 'UTF8')
+      INTO STRICT place, name, functions, fallback
+      FROM pg_trigger
+      JOIN pg_proc ON pg_proc.oid = tgfoid
+      JOIN pg_class ON pg_class.oid = tgrelid
+      JOIN pg_namespace ON pg_namespace.oid = relnamespace
+     WHERE tgrelid = documents_table AND tgname = 'synapse_keywords_insert';
+    keywords := place || '.' || quote_ident(name || '_keywords');
+    terms := place || '.' || quote_ident(name || '_terms');
+    EXECUTE format('LOCK TABLE %s IN SHARE MODE', documents_table);
+    EXECUTE format('TRUNCATE %s, %s', keywords, terms);
+    EXECUTE format('DROP INDEX IF EXISTS %s.%I', place, name || '_keywords_terms');
+    EXECUTE format('SELECT %s.synapse_keywords_statement(''in'', $1, $2, $3, $4)', functions) INTO statement
+      USING format('SELECT id, concat_ws(E''\n'', meta ->> ''title'', meta ->> ''heading'', content) AS text,
+                           %s.synapse_text_search(meta ->> ''language'', %L) AS language
+                      FROM %s', functions, fallback, documents_table),
+            keywords, terms, functions;
+    EXECUTE statement;
+    EXECUTE format('CREATE INDEX %I ON %s USING gin (terms)', name || '_keywords_terms', keywords);
+    EXECUTE format('SELECT count(*) FROM %s', keywords) INTO filed;
+    RETURN filed;
+END
+$$;

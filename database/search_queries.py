@@ -1,0 +1,271 @@
+"""
+The store's searches, as statements with their parameters: by embedding, by words, by both.
+
+How a filtered search by embedding goes is decided by what the planner says of the filter. Where comparing every document
+that passes is cheap, it is done: that is exact. Elsewhere the filter is looked at along the HNSW index's order, and when
+too few pass there, the statement itself goes on to compare every document that passes. The planner is asked in the round
+trip of a filter's first search, and its word is kept for a minute.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+from psycopg.sql import SQL, Composable, Composed, Identifier, Literal
+
+from database.document_queries import MAX_EF_SEARCH, DocumentsTable, Query, columns
+from database.document_rows import vector
+from database.errors import InvalidInputError
+from database.filters import condition
+from database.ranking import Ranking
+from database.sql import statements
+
+OPERATORS = {"cosine_similarity": SQL("<=>"), "inner_product": SQL("<#>"), "l2_distance": SQL("<->")}
+SCORES = {"cosine_similarity": SQL("1 - distance"), "inner_product": SQL("-distance"), "l2_distance": SQL("distance")}
+
+CHEAP = 5_000.0
+"""Comparing every document that passes is cheap up to this cost, in the planner's unit: some 3,500 documents by an index."""
+
+KNOWN_FOR = 60.0
+"""Seconds that the planner's word on a filter is kept."""
+
+KNOWN_FILTERS = 1_000
+
+REACH = 200
+"""How many documents a filter is looked at along the HNSW index's order, at least."""
+
+REACH_PRECISION = 2
+"""`ef_search` of that, as a multiple: the list's far end is less exact than its beginning."""
+
+MAX_TERMS = 64
+"""How many different terms of a question are looked for: the rarest."""
+
+FIRST_MATCHES = 2_000
+"""How many documents with the rarest terms are weighed before it is decided which other terms matter."""
+
+MAX_QUESTION = 200_000
+"""Characters of a question that are searched for words; PostgreSQL gives up at 1 MB of them."""
+
+_SQL = statements(Path(__file__).with_suffix(".sql"))
+
+
+class PlannerCosts:
+    """What the planner said lately about filters. Safe to share between threads."""
+
+    def __init__(self) -> None:
+        self._costs: OrderedDict[str, tuple[float, float]] = OrderedDict()
+        self._lock = Lock()
+
+    def get(self, filters: str) -> float | None:
+        """The cost of comparing every document that passes; `None` if it is not known."""
+        with self._lock:
+            cost, until = self._costs.get(filters, (0.0, 0.0))
+        return cost if until > time.monotonic() else None
+
+    def remember(self, filters: str, plan: list[dict[str, Any]]) -> None:
+        """
+        Keep the planner's word.
+
+        :param filters: The filter.
+        :param plan: What EXPLAIN (FORMAT JSON) said.
+        """
+        cost = float(plan[0]["Plan"]["Total Cost"])
+        with self._lock:
+            self._costs[filters] = (cost, time.monotonic() + KNOWN_FOR)
+            self._costs.move_to_end(filters)
+            if len(self._costs) > KNOWN_FILTERS:
+                self._costs.popitem(last=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Searches:
+    """
+    How a documents table is searched.
+
+    :param table: The table.
+    :param exact: Whether every embedding is compared, without the HNSW index.
+    :param ef_search: Candidate list of an HNSW search; raised to the number of documents wanted.
+    :param ranking: Parameters of keyword and hybrid searches.
+    """
+
+    table: DocumentsTable
+    exact: bool
+    ef_search: int
+    ranking: Ranking
+    costs: PlannerCosts = field(default_factory=PlannerCosts)
+
+    def nearest(
+        self,
+        embedding: Sequence[float],
+        *,
+        filters: dict[str, Any] | None,
+        top_k: int,
+        vector_function: str | None,
+        with_embedding: bool,
+    ) -> Query:
+        """The documents nearest to an embedding."""
+        function = vector_function or self.table.vector_function
+        if function not in OPERATORS:
+            raise InvalidInputError(f"vector_function must be one of {', '.join(OPERATORS)}, but is {function!r}.")
+        leg = self._dense_leg(
+            embedding,
+            filters=filters,
+            wanted=_checked(top_k),
+            top_k=top_k,
+            function=function,
+            selected=columns(embedding=with_embedding),
+        )
+        return leg.within("nearest_documents", table=self.table, score=SCORES[function])
+
+    def with_words(
+        self, question: str, *, filters: dict[str, Any] | None, top_k: int, with_embedding: bool = False
+    ) -> Query:
+        """The documents that have words of a question, best first by BM25."""
+        worded, params = self._keyword_leg(question, filters=filters, wanted=max(2 * _checked(top_k), self._candidates))
+        statement = self.table.formatted(
+            _SQL["keyword_documents"],
+            worded=worded,
+            columns=columns(embedding=with_embedding),
+            keyword_score=SQL(_SQL["keyword_score"]),
+        )
+        return Query(statement=statement, params={**params, "top_k": top_k}, settings=self._settings(0))
+
+    def hybrid(self, question: str, embedding: Sequence[float], *, filters: dict[str, Any] | None, top_k: int) -> Query:
+        """The documents that are best by embedding and by words together."""
+        function = self.table.vector_function
+        if function == "l2_distance":
+            raise InvalidInputError(
+                "A hybrid search needs scores of which large is good, but the store compares by l2_distance.",
+                hint="Use cosine_similarity or inner_product.",
+            )
+        wanted = max(_checked(top_k), self._candidates)
+        leg = self._dense_leg(
+            embedding, filters=filters, wanted=wanted, top_k=top_k, function=function, selected=Identifier("id")
+        )
+        worded, params = self._keyword_leg(question, filters=filters, wanted=wanted)
+        leg.params.update(params, keyword_weight=self.ranking.keyword_weight)
+        return leg.within(
+            "hybrid_documents",
+            table=self.table,
+            worded=worded,
+            columns=columns(embedding=False),
+            operator=OPERATORS[function],
+            vector_type=SQL(self.table.vector_type),
+            score=SCORES[function],
+            keyword_score=SQL(_SQL["keyword_score"]),
+        )
+
+    @property
+    def _candidates(self) -> int:
+        return self.ranking.candidates
+
+    def _dense_leg(
+        self,
+        embedding: Sequence[float],
+        *,
+        filters: dict[str, Any] | None,
+        wanted: int,
+        top_k: int,
+        function: str,
+        selected: Composable,
+    ) -> _DenseLeg:
+        """
+        The part that finds the documents nearest to an embedding.
+
+        :param wanted: How many documents it proposes.
+        :param top_k: How many it must find in the index, where so many pass.
+        """
+        where, params = condition(filters)
+        key = repr((where, params, self.table.dimension)) if filters else ""
+        cost = self.costs.get(key) if filters else None
+        exactly = self.exact or (cost is not None and cost <= CHEAP)
+        reach = max(wanted, REACH) if filters else wanted
+        parts: dict[str, Composable] = {
+            "condition": where,
+            "near": selected,
+            "operator": OPERATORS[function],
+            "vector_type": SQL(self.table.vector_type),
+        }
+        params |= {"embedding": self._query_vector(embedding), "near": wanted, "top_k": top_k, "reach": reach}
+        asks = bool(filters) and not self.exact and cost is None
+        return _DenseLeg(
+            statement=self.table.formatted(_SQL["near_exactly" if exactly else "near_by_index"], **parts),
+            params=params,
+            settings=self._settings(REACH_PRECISION * reach if filters else reach),
+            question=self.table.formatted(_SQL["cost_of_exactness"], **parts) if asks else None,
+            costs=self.costs,
+            key=key,
+        )
+
+    def _keyword_leg(
+        self, question: str, *, filters: dict[str, Any] | None, wanted: int
+    ) -> tuple[Composed, dict[str, Any]]:
+        """The part that finds documents by their words, and its parameters."""
+        if not isinstance(question, str) or not question:
+            raise InvalidInputError("query must be a text that is not empty.")
+        where, params = condition(filters)
+        passing = self.table.formatted(_SQL["passing"], condition=where) if filters else Composed([])
+        params |= {
+            "question": question[:MAX_QUESTION].replace("\x00", " ").encode(errors="replace").decode(),
+            "max_terms": MAX_TERMS,
+            "worded": wanted,
+            "k1": self.ranking.k1,
+            "b": self.ranking.b,
+        }
+        return self.table.formatted(_SQL["worded"], passing=passing, first_matches=Literal(FIRST_MATCHES)), params
+
+    def _query_vector(self, embedding: Sequence[float]) -> Any:
+        values = vector(embedding, vector_type=self.table.vector_type, where="query_embedding")
+        if values.dimensions() != self.table.dimension:
+            raise InvalidInputError(
+                f"Table {self.table.name} holds {self.table.vector_type}({self.table.dimension}),"
+                f" but query_embedding has {values.dimensions()}.",
+                hint="Embed questions with the model that embedded the documents.",
+            )
+        return values
+
+    def _settings(self, reach: int) -> dict[str, str]:
+        """
+        What holds for one search. Beyond the index's own limit its scan goes on, slightly out of order; statements sort again.
+
+        Documents lie on solid state disks or in memory: the planner's default price of a random page would keep it from
+        the index. Compiling a statement that runs for a millisecond costs more than it gains.
+        """
+        return {
+            "hnsw.ef_search": str(min(max(self.ef_search, reach), MAX_EF_SEARCH)),
+            "hnsw.iterative_scan": "relaxed_order" if reach > MAX_EF_SEARCH else "off",
+            "random_page_cost": "1.1",
+            "jit": "off",
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class _DenseLeg:
+    statement: Composed
+    params: dict[str, Any]
+    settings: dict[str, str]
+    question: Composed | None
+    costs: PlannerCosts
+    key: str
+
+    def within(self, name: str, *, table: DocumentsTable, **parts: Composable) -> Query:
+        """The statement of that name around this leg, which asks the planner about the filter if need be."""
+        return Query(
+            statement=table.formatted(_SQL[name], nearest=self.statement, **parts),
+            params=self.params,
+            settings=self.settings,
+            also=self.question,
+            learn=lambda rows: self.costs.remember(self.key, rows[0]["QUERY PLAN"]),
+        )
+
+
+def _checked(top_k: int) -> int:
+    if not isinstance(top_k, int) or isinstance(top_k, bool) or top_k < 1:
+        raise InvalidInputError(f"top_k must be a whole number of at least 1, but is {top_k!r}.")
+    return top_k
