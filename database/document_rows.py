@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from psycopg.sql import SQL, Composed, Identifier
+from psycopg.types.json import Jsonb
 
 from database.errors import DatabaseError, InvalidInputError
 from database.sql import statements
@@ -168,6 +169,42 @@ async def write_rows_async(
         cursor = await connection.execute(*_merge(table, rows, policy=policy, staged=staged), binary=True)
         written.update(row["id"] for row in await cursor.fetchall())
     return _checked(table, documents, written, policy=policy)
+
+
+def copy_rows(
+    connection: Connection[Any],
+    table: str | Identifier,
+    documents: Sequence[Document],
+    *,
+    dimension: int,
+    vector_type: str = "vector",
+) -> int:
+    """
+    Write new documents straight into the table; for bulk loads, as one id that exists fails them all.
+
+    :param connection: With pgvector's types registered.
+    :param table: Where to.
+    :returns: How many.
+    :raises InvalidInputError: If PostgreSQL cannot hold a document as it is; the message names it.
+    :raises psycopg.errors.UniqueViolation: If an id exists, or stands twice.
+    """
+    from pgvector import HalfVector
+
+    rows = rows_from_documents(documents, table=_name(table), dimension=dimension, vector_type=vector_type)
+    name = Identifier(table) if isinstance(table, str) else table
+    with connection.cursor() as cursor, cursor.copy(SQL(_SQL["copy_rows"]).format(table=name)) as copy:
+        copy.set_types(["text", vector_type, "text", "bytea", "jsonb", "text", "jsonb"])
+        for row in rows:
+            embedding = row["embedding"]
+            if embedding is not None and vector_type == "halfvec":
+                embedding = HalfVector(embedding.to_numpy())
+            blob_meta, meta = (
+                text if text is None else Jsonb(text, dumps=str) for text in (row["blob_meta"], row["meta"])
+            )
+            copy.write_row(
+                (row["id"], embedding, row["content"], row["blob_data"], blob_meta, row["blob_mime_type"], meta)
+            )
+    return len(rows)
 
 
 def json_text(value: Any, *, where: str) -> str:

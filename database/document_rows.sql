@@ -13,6 +13,9 @@ TRUNCATE pg_temp.synapse_staging
 -- copy_staging --
 COPY pg_temp.synapse_staging FROM STDIN (FORMAT binary)
 
+-- copy_rows --
+COPY {table} (id, embedding, content, blob_data, blob_meta, blob_mime_type, meta) FROM STDIN (FORMAT binary)
+
 -- staged_rows --
 -- COPY came in the order of ids, and a table just emptied is read in the order that it was filled.
 pg_temp.synapse_staging
