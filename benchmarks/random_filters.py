@@ -8,6 +8,7 @@ documents; there, only what it returns is compared.
 
 from __future__ import annotations
 
+import warnings
 from collections import Counter
 from typing import Any, TypeVar
 
@@ -16,6 +17,7 @@ from haystack import Document
 from haystack.document_stores.errors import DocumentStoreError
 from haystack.errors import FilterError
 from hypothesis import HealthCheck, Phase, given, seed, settings
+from hypothesis.errors import HypothesisWarning
 from hypothesis.strategies import SearchStrategy
 from psycopg.sql import Identifier
 
@@ -37,6 +39,7 @@ AT_ONCE = 20
 
 def run(options: Options) -> list[Finding]:
     """Fifty rounds, each with new documents and new filters."""
+    warnings.simplefilter("ignore", HypothesisWarning)  # of long texts in its representations, which nobody prints
     rounds = options.size(50, 2)
     ours_found, plain_found = Counter[str](), Counter[str]()
     with benchmark_server() as server, our_store(server) as ours:
@@ -99,7 +102,6 @@ def _ours(store: SynapseDocumentStore, documents: list[Document], tried: list[Fi
 
 
 def _plain(store: Any, documents: list[Document], tried: list[Filter]) -> Counter[str]:
-    """What the plain store does with filters; NUL in metadata, which it cannot write, is not among the documents."""
     found = Counter[str]()
     store.delete_all_documents()
     store.write_documents(documents)
