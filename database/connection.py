@@ -16,7 +16,7 @@ import threading
 import time
 import weakref
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -44,6 +44,9 @@ if TYPE_CHECKING:
 POOL_SIZE = 16
 CONNECT_TIMEOUT = 10
 """Seconds until a connection attempt is given up."""
+
+LARGE = 100_000
+"""Bytes of a statement and its parameters above which no pipeline is used; a socket's buffer has about 200 KB."""
 
 READ_ATTEMPTS = 3
 """A read is run again on a fresh connection when its connection was cut, this often in all."""
@@ -203,7 +206,7 @@ class Database:
             for attempt in range(1, READ_ATTEMPTS + 1):
                 try:
                     with self._checked_out(check=attempt > 1) as connection:
-                        with connection.pipeline():
+                        with nullcontext() if _is_large(statements, params) else connection.pipeline():
                             if settings:
                                 connection.execute(*_settings_statement(settings))
                             cursors = [connection.execute(one, params, binary=binary) for one in statements]
@@ -239,7 +242,7 @@ class Database:
             for attempt in range(1, READ_ATTEMPTS + 1):
                 try:
                     async with self._checked_out_async(check=attempt > 1) as connection:
-                        async with connection.pipeline():
+                        async with nullcontext() if _is_large(statements, params) else connection.pipeline():
                             if settings:
                                 await connection.execute(*_settings_statement(settings))
                             cursors = [await connection.execute(one, params, binary=binary) for one in statements]
@@ -442,6 +445,22 @@ def _was_cut(exc: psycopg.OperationalError) -> bool:
 def _settings_statement(settings: Mapping[str, str]) -> tuple[str, Sequence[str]]:
     calls = ", ".join("set_config(%s, %s, true)" for _ in settings)
     return f"SELECT {calls}", [text for item in settings.items() for text in item]
+
+
+def _is_large(statements: Sequence[Statement], params: Params | None) -> bool:
+    """
+    Whether a socket may not take it at once: psycopg 3.3 flushes a pipeline's last message only once, and waits forever.
+
+    Each parameter also stands in the statement, with a hundred characters around it or less.
+    """
+    values = params.values() if isinstance(params, Mapping) else params or ()
+    return len(statements) * sum(100 + _length(value) for value in values) > LARGE
+
+
+def _length(value: Any) -> int:
+    if isinstance(value, str | bytes):
+        return 4 * len(value)
+    return sum(map(_length, value), 8 * len(value)) if isinstance(value, list) else 8
 
 
 def _is_alive(connection: psycopg.Connection[Any]) -> bool:

@@ -161,3 +161,12 @@ def test_malformed_string_is_not_shown() -> None:
 
 def test_repr_has_no_password() -> None:
     assert repr(Database("postgresql://u:secret@h/d")) == "Database('u@h:5432/d')"
+
+
+@pytest.mark.parametrize("texts", [["b" * 100_000] * 40, ["b"] * 300_000], ids=["long", "many"])
+async def test_a_read_with_megabytes_of_parameters_comes_back(database: Database, texts: list[str]) -> None:
+    """psycopg's pipeline hangs once a message is larger than what the socket takes at a time."""
+    statement = "SELECT cardinality(%(texts)s::text[]) AS texts"
+    assert database.read(statement, {"texts": texts}) == [{"texts": len(texts)}]
+    assert await database.read_async(statement, {"texts": texts}) == [{"texts": len(texts)}]
+    await database.close_async()
