@@ -35,7 +35,7 @@ VectorFunction = Literal["cosine_similarity", "inner_product", "l2_distance"]
 _FOLDER = Path(__file__).parent
 _FUNCTIONS = {
     "synapse_create_documents_table": _FOLDER / "create_documents_table.sql",
-    "synapse_comparable": _FOLDER / "filter_functions.sql",
+    "synapse_number": _FOLDER / "filter_functions.sql",
     "synapse_rebuild_keywords": _FOLDER / "keyword_functions.sql",
 }
 _CREATE_ALONE = "SELECT pg_advisory_xact_lock(hashtext('synapse schema'))"

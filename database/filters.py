@@ -1,28 +1,36 @@
 """
-Haystack's filters as SQL conditions.
+Haystack's filters as SQL conditions, in three-valued logic.
 
 `haystack.utils.filters.document_matches_filter` is the reference: true is 1, dates compare as instants, what is missing is
-None. Where the reference raises because of a document's value (text against a number), that document does not match, so
-that no filter fails because of the data. Dates are ISO 8601 with a full date; the reference's guesses at other spellings
-("5 Jan", "10") are not followed.
+None. A comparison that it refuses because of a document's value (text against a number) is unknown, and so is its negation;
+AND and OR are SQL's, and an unknown document does not match, so that no filter fails because of the data. The same in Python,
+with the differences to the reference, is `database.filter_reference`.
 
-A condition is true, false or NULL for "unknown"; only what negates turns NULL into a value.
+NOT is carried down to the comparisons, each of which knows when it holds and when it fails: where it holds, it is a plain
+expression on `meta -> key`, NULL for "no" and "unknown" alike, which an index on that expression serves.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
-from decimal import Decimal
 from typing import Any
 
-from dateutil.parser import isoparse
 from haystack.errors import FilterError
 from psycopg.sql import SQL, Composable, Composed, Literal
 
 from database.document_rows import json_text, shown
 from database.errors import InvalidInputError
+from database.field_names import split_name
+from database.filter_values import (
+    depth_of,
+    has_truth_or_its_number,
+    is_storable_number,
+    is_storable_text,
+    iso_date,
+    stored_number,
+)
 
 MAX_DEPTH = 64
 MAX_PARAMETERS = 30_000
@@ -31,10 +39,15 @@ MAX_PARAMETERS = 30_000
 _COMPARED_DEPTH = 32
 """Lists and mappings nested more deeply than this are never equal: `synapse_comparable` recurses."""
 
-_EXACT_INTEGERS = 2.0**53
-_MAX_DIGITS = 4300
+_INDEXED_CHARACTERS = 500
+"""As `synapse_text` has it."""
+
+COMPARISONS = ("==", "!=", ">", ">=", "<", "<=", "in", "not in", "like", "not like", "array_contains", "array_overlaps")
+"""Haystack's operators, and those that its pgvector integration adds."""
+
 _NOTHING, _MISSING = SQL("false"), SQL("NULL::jsonb")
 _ORDERINGS = {">": SQL(">"), ">=": SQL(">="), "<": SQL("<"), "<=": SQL("<=")}
+_OPPOSITES = {">": SQL("<="), ">=": SQL("<"), "<": SQL(">="), "<=": SQL(">")}
 _COLUMNS = {
     "id": SQL("to_jsonb(id)"),
     "content": SQL("to_jsonb(content)"),
@@ -51,15 +64,16 @@ class InvalidFilterError(InvalidInputError, FilterError):
     code = "invalid_filter"
 
 
-def condition(filters: dict[str, Any] | None) -> tuple[Composed, dict[str, Any]]:
+def condition(filters: dict[str, Any] | None, *, prefix: str = "filter") -> tuple[Composed, dict[str, Any]]:
     """
     Translate a filter.
 
     :param filters: In Haystack's syntax; `None` and `{}` let everything pass.
-    :returns: A condition for WHERE on a documents table, and its parameters, whose names begin with `filter_`.
+    :param prefix: What the names of the parameters begin with.
+    :returns: A condition for WHERE on a documents table, true for the documents that pass, and its parameters.
     :raises InvalidFilterError: If it is malformed; the message says where.
     """
-    translation = _Translation("filter")
+    translation = _Translation(prefix)
     try:
         sql = translation.node(filters, depth=0) if filters else SQL("true")
     except RecursionError:
@@ -73,127 +87,244 @@ def field_value(field: str, *, prefix: str) -> tuple[Composed, dict[str, Any]]:
     """
     The jsonb value of a metadata field, NULL where it is missing.
 
-    :param field: With or without `meta.`; further dots go into mappings.
+    :param field: With or without `meta.`; further dots go into mappings, see `database.field_names`.
     :param prefix: What the names of its parameters begin with.
     :returns: An expression, and its parameters.
     """
     translation = _Translation(prefix)
-    sql = translation.path(field.removeprefix("meta.").split("."))
+    sql = translation.path(split_name(field.removeprefix("meta.")))
     return Composed([sql]), translation.params
+
+
+def indexed_expression(kind: str, value: Composable) -> Composable:
+    """
+    What comparisons with a kind of values compare, and so what an index for them is on.
+
+    :param kind: `number`, `boolean`, `text` or `date`.
+    :param value: The field's jsonb value.
+    """
+    if kind == "text":
+        return SQL('synapse_text({}) COLLATE "C"').format(value)
+    if kind == "date":
+        return SQL("synapse_instant({}, NULL)").format(value)
+    return SQL("synapse_number({})").format(value)
+
+
+@dataclass(frozen=True)
+class _Comparison:
+    """When a comparison holds, and when its negation does; both are untrue for documents of which it is unknown."""
+
+    holds: Composable
+    fails: Composable
+
+    @classmethod
+    def total(cls, holds: Composable) -> _Comparison:
+        """One that is never unknown: whatever it does not hold for, it fails for."""
+        return cls(holds, SQL("({} IS NOT TRUE)").format(holds))
+
+    def negated(self) -> _Comparison:
+        return _Comparison(self.fails, self.holds)
 
 
 class _Translation:
     def __init__(self, prefix: str) -> None:
         self.prefix = prefix
         self.params: dict[str, Any] = {}
+        self.paths: dict[tuple[str, ...], Composable] = {}
 
-    def node(self, node: Any, *, depth: int) -> Composable:
+    def node(self, node: Any, *, depth: int, negated: bool = False) -> Composable:
         if not isinstance(node, dict):
             raise InvalidFilterError(f"A condition must be a mapping, but is {shown(node)}.")
         if depth > MAX_DEPTH:
             raise InvalidFilterError(f"Conditions must be nested at most {MAX_DEPTH} deep, but are nested more deeply.")
         if "field" in node:
-            return self.comparison(**{key: _required(node, key) for key in ("field", "operator", "value")})
+            found = self.comparison(**{key: _required(node, key) for key in ("field", "operator", "value")})
+            return found.fails if negated else found.holds
         operator, children = _required(node, "operator"), _required(node, "conditions")
         if operator not in ("AND", "OR", "NOT"):
             raise InvalidFilterError(f"A logical operator must be AND, OR or NOT, but is {shown(operator)}.")
         if not isinstance(children, list | tuple):
             raise InvalidFilterError(f"'conditions' must be a list, but is {shown(children)}.")
-        parts = [self.node(child, depth=depth + 1) for child in children]
-        if operator == "OR":
+        negated ^= operator == "NOT"
+        parts = [self.node(child, depth=depth + 1, negated=negated) for child in children]
+        if (operator == "OR") != negated:
             return _joined(parts, " OR ", empty="false")
-        every = _joined(parts, " AND ", empty="true")
-        return every if operator == "AND" else _negated(every)
+        return _joined(parts, " AND ", empty="true")
 
-    def comparison(self, *, field: Any, operator: Any, value: Any) -> Composable:
+    def comparison(self, *, field: Any, operator: Any, value: Any) -> _Comparison:
         if not isinstance(field, str):
             raise InvalidFilterError(f"'field' must be text, but is {shown(field)}.")
-        if operator in ("in", "not in"):
-            if not isinstance(value, list):
-                raise InvalidFilterError(f"{field} {operator} takes a list, but was given {shown(value)}.")
-            found = self.any_equal(field, value)
-        elif operator in ("==", "!="):
-            found = self.any_equal(field, [value])
-        elif operator in _ORDERINGS:
-            return self.ordering(field, operator, value)
-        else:
-            known = "==, !=, >, >=, <, <=, in, not in"
+        if operator not in COMPARISONS:
+            known = ", ".join(COMPARISONS)
             raise InvalidFilterError(f"A comparison operator must be one of {known}, but is {shown(operator)}.")
-        return _negated(found) if operator in ("!=", "not in") else found
+        if operator in ("in", "not in") and not isinstance(value, list):
+            raise InvalidFilterError(f"{field} {operator} takes a list, but was given {shown(value)}.")
+        if operator in ("==", "!=", "in", "not in"):
+            found = _Comparison.total(self.any_equal(field, value if operator.endswith("in") else [value]))
+        elif field in _PRESENCE:
+            raise InvalidFilterError(f"{field} can be compared with None only, but was given {operator}.")
+        elif operator.endswith("like"):
+            found = self.like(field, value)
+        elif operator.startswith("array"):
+            found = self.array(field, operator, value)
+        else:
+            found = self.ordering(field, operator, value)
+        return found.negated() if operator in ("!=", "not in", "not like") else found
 
     def any_equal(self, field: str, values: Sequence[Any]) -> Composable:
         if field in _PRESENCE:
             if any(value is not None for value in values):
                 raise InvalidFilterError(f"{field} can be compared with None only, but was given {shown(values[0])}.")
             return _PRESENCE[field] if values else _NOTHING
-        if field == "id" and values and all(isinstance(v, str) and _date(v) is None and _storable(v) for v in values):
+        if (
+            field == "id"
+            and values
+            and all(isinstance(v, str) and iso_date(v) is None and is_storable_text(v) for v in values)
+        ):
             return SQL("id = ANY({}::text[])").format(self.add(list(values)))
         expression = self.value(field)
         parts: list[Composable] = []
-        numbers = [_number(value) for value in values if isinstance(value, int | float) and _is_storable_number(value)]
+        numbers = [
+            stored_number(value) for value in values if isinstance(value, int | float) and is_storable_number(value)
+        ]
         if numbers:
-            parts.append(SQL("{} = ANY({}::numeric[])").format(_as_number(expression), self.add(numbers)))
-        texts = [json_text(value, where=field) for value in values if isinstance(value, str) and _storable(value)]
-        if texts:
-            parts.append(SQL("{} = ANY({}::text[]::jsonb[])").format(expression, self.add(texts)))
+            parts.append(self.one_of(indexed_expression("number", expression), numbers, "numeric"))
+        texts = [
+            value for value in values if isinstance(value, str) and is_storable_text(value) and iso_date(value) is None
+        ]
+        if short := [text for text in texts if len(text) < _INDEXED_CHARACTERS]:
+            parts.append(self.one_of(indexed_expression("text", expression), short, "text"))
+        if long := [text for text in texts if len(text) >= _INDEXED_CHARACTERS]:
+            starts = self.one_of(
+                indexed_expression("text", expression), [text[:_INDEXED_CHARACTERS] for text in long], "text"
+            )
+            whole = self.add([json_text(text, where=field) for text in long])
+            parts.append(SQL("({} AND {} = ANY({}::text[]::jsonb[]))").format(starts, expression, whole))
         if any(value is None for value in values):
-            parts.append(SQL("coalesce({}, 'null') = 'null'").format(expression))
+            parts.append(_missing(expression))
         for value in values:
-            if (date := _date(value)) is not None:
-                parts.append(self.instants(expression, SQL("="), date))
+            if (date := iso_date(value)) is not None:
+                parts.append(self.instants(expression, "=", date).holds)
             elif isinstance(value, list | dict):
                 parts.append(self.same_container(expression, value, field))
             elif not isinstance(value, str | int | float | None):
                 raise _unusable(field, value)
         return _joined(parts, " OR ", empty="false")
 
-    def ordering(self, field: str, operator: str, value: Any) -> Composable:
-        if field in _PRESENCE:
-            raise InvalidFilterError(f"{field} can be compared with None only, but was given {operator}.")
-        if value is None or value != value:  # None and NaN are neither greater nor less than anything
-            return _NOTHING
+    def one_of(self, expression: Composable, values: list[Any], type_: str) -> Composable:
+        if len(values) == 1:
+            return SQL("{} = {}::{}").format(expression, self.add(values[0]), SQL(type_))
+        return SQL("{} = ANY({}::{}[])").format(expression, self.add(values), SQL(type_))
+
+    def ordering(self, field: str, operator: str, value: Any) -> _Comparison:
+        if value is None:
+            return _Comparison(_NOTHING, SQL("true"))
         expression = self.value(field)
         if isinstance(value, int | float):
-            return SQL("{} {} {}::numeric").format(
-                _as_number(expression), _ORDERINGS[operator], self.add(_number(value))
+            number = indexed_expression("number", expression)
+            if value != value:  # NaN: no number is greater or less
+                return _Comparison(_NOTHING, SQL("({} IS NOT NULL OR {})").format(number, _missing(expression)))
+            limit = self.add(stored_number(value))
+            return _Comparison(
+                SQL("{} {} {}::numeric").format(number, _ORDERINGS[operator], limit),
+                SQL("({} {} {}::numeric OR {})").format(number, _OPPOSITES[operator], limit, _missing(expression)),
             )
-        if (date := _date(value)) is None:
+        if (date := iso_date(value)) is None:
             raise InvalidFilterError(
                 f"{field} {operator} takes a number or an ISO 8601 date such as 2024-01-31, but was given {shown(value)}."
             )
-        return self.instants(expression, _ORDERINGS[operator], date)
+        return self.instants(expression, operator, date)
 
-    def instants(self, expression: Composable, operator: SQL, date: datetime) -> Composable:
-        wall_clock, zone = self.add(date.replace(tzinfo=None)), date.utcoffset()
+    def instants(self, expression: Composable, operator: str, date: datetime) -> _Comparison:
+        """With an offset, the exact comparison is no index's: one of wall clocks a day around it goes before."""
+        wall_clock, zone = SQL("{}::timestamp").format(self.add(date.replace(tzinfo=None))), date.utcoffset()
+        known, negation = indexed_expression("date", expression), _OPPOSITES.get(operator, SQL("<>"))
         if zone is None:
-            return SQL("synapse_instant({}, NULL) {} {}::timestamp").format(expression, operator, wall_clock)
-        return SQL("synapse_instant({}, {zone}::interval) {} {}::timestamp - {zone}::interval").format(
-            expression, operator, wall_clock, zone=self.add(zone)
+            holds = SQL("{} {} {}").format(known, SQL(operator), wall_clock)
+            fails = SQL("({} {} {} OR {})").format(known, negation, wall_clock, _missing(expression))
+            return _Comparison(holds, fails)
+        offset = SQL("{}::interval").format(self.add(zone))
+        instant = SQL("synapse_instant({}, {})").format(expression, offset)
+        limit = SQL("({} - {})").format(wall_clock, offset)
+        around = [
+            SQL("{} {} {} {} interval '1 day'").format(known, SQL(comparison), limit, SQL(sign))
+            for comparison, sign, operators in ((">=", "-", (">", ">=", "=")), ("<=", "+", ("<", "<=", "=")))
+            if operator in operators
+        ]
+        # A condition that asks for NULL is estimated to hold nearly always: the estimate is that of the wall clocks.
+        exact = SQL("(CASE WHEN {} {} {} THEN true END) IS NOT NULL").format(instant, SQL(operator), limit)
+        fails = SQL("({} {} {} OR {})").format(instant, negation, limit, _missing(expression))
+        return _Comparison(_joined([*around, exact], " AND ", empty="true"), fails)
+
+    def like(self, field: str, pattern: Any) -> _Comparison:
+        if not isinstance(pattern, str):
+            raise InvalidFilterError(f"{field} like takes a text, but was given {shown(pattern)}.")
+        if (len(pattern) - len(pattern.rstrip("\\"))) % 2:
+            raise InvalidFilterError(f"{field} like takes a pattern that ends in no lone backslash.")
+        text = SQL("({} #>> '{{}}') COLLATE \"C\"").format(self.value(field))
+        likeness = SQL("{} LIKE {}::text").format(text, self.add(pattern)) if is_storable_text(pattern) else _NOTHING
+        return self.typed(field, "string", likeness)
+
+    def array(self, field: str, operator: str, values: Any) -> _Comparison:
+        if not isinstance(values, list) or not values:
+            raise InvalidFilterError(
+                f"{field} {operator} takes a list that is not empty, but was given {shown(values)}."
+            )
+        expression = self.value(field)
+        parts: list[Composable] = []
+        texts: list[str] = []
+        for value in values:
+            if not isinstance(value, str | int | float | list | dict | None):
+                raise _unusable(field, value)
+            if operator == "array_overlaps" and isinstance(value, str) and is_storable_text(value):
+                texts.append(value)
+            elif (element := self.json([value], field)) is not None:
+                parts.append(SQL("{} @> {}::jsonb").format(expression, self.add(element)))
+            else:
+                parts.append(_NOTHING)
+        if texts:
+            parts.append(SQL("{} ?| {}::text[]").format(expression, self.add(texts)))
+        joint = " OR " if operator == "array_overlaps" else " AND "
+        return self.typed(field, "array", _joined(parts, joint, empty="true"))
+
+    def typed(self, field: str, type_: str, holds: Composable) -> _Comparison:
+        """A comparison that only values of one JSON type know; what is missing fails it."""
+        expression = self.value(field)
+        kind = Literal(type_)
+        return _Comparison(
+            SQL("CASE WHEN jsonb_typeof({}) = {} THEN {} END").format(expression, kind, holds),
+            SQL("(CASE WHEN jsonb_typeof({}) = {} THEN NOT {} END OR {})").format(
+                expression, kind, holds, _missing(expression)
+            ),
         )
 
     def same_container(self, expression: Composable, value: Any, field: str) -> Composable:
-        try:
-            if _depth(value) > _COMPARED_DEPTH:
-                raise InvalidFilterError(f"The value of {field} must be nested at most {_COMPARED_DEPTH} deep.")
-            text = self.add(json_text(value, where=field))
-        except InvalidFilterError:
-            raise
-        except InvalidInputError:  # no document holds such a value
+        if (written := self.json(value, field)) is None:
             return _NOTHING
-        if not _has_truth_or_its_number(value):
+        text = self.add(written)
+        if not has_truth_or_its_number(value):
             return SQL("{} = {}::jsonb").format(expression, text)
         return SQL(
             "CASE WHEN NOT jsonb_path_exists({value}, {deeper}) THEN synapse_comparable({value}) END"
             " = synapse_comparable({}::jsonb)"
         ).format(text, value=expression, deeper=Literal(f"strict $.**{{{_COMPARED_DEPTH + 1}}}"))
 
+    def json(self, value: Any, field: str) -> str | None:
+        """A value as it is stored; `None` for what no document holds, such as NaN."""
+        if depth_of(value) > _COMPARED_DEPTH:
+            raise InvalidFilterError(f"The value of {field} must be nested at most {_COMPARED_DEPTH} deep.")
+        try:
+            return json_text(value, where=field)
+        except InvalidInputError:
+            return None
+
     def value(self, field: str) -> Composable:
         """The field's value as jsonb, NULL where it is missing."""
         if field in _COLUMNS:
             return _COLUMNS[field]
-        root, *keys = field.split(".")
+        root, *keys = split_name(field)
         if not keys:
-            return self.path([field])  # a legacy filter's field, without its `meta.`
+            return self.path([root])  # a legacy filter's field, without its `meta.`
         return self.path(keys) if root == "meta" else _MISSING
 
     def path(self, keys: Sequence[str]) -> Composable:
@@ -201,9 +332,12 @@ class _Translation:
             raise InvalidFilterError(
                 f"A field must go at most {MAX_DEPTH} levels deep, but {shown('.'.join(keys))} does."
             )
-        if not all(map(_storable, keys)):
+        if not all(map(is_storable_text, keys)):
             return _MISSING
-        return SQL("(meta{})").format(Composed([SQL(" -> {}::text").format(self.add(key)) for key in keys]))
+        if tuple(keys) not in self.paths:
+            steps = [SQL(" -> {}::text").format(self.add(key)) for key in keys]
+            self.paths[tuple(keys)] = SQL("(meta{})").format(Composed(steps))
+        return self.paths[tuple(keys)]
 
     def add(self, value: Any) -> Composable:
         name = f"{self.prefix}_{len(self.params)}"
@@ -221,60 +355,8 @@ def _joined(parts: list[Composable], separator: str, *, empty: str) -> Composabl
     return SQL("({})").format(SQL(separator).join(parts)) if parts else SQL(empty)
 
 
-def _negated(part: Composable) -> Composable:
-    return SQL("({} IS NOT TRUE)").format(part)
-
-
-def _as_number(expression: Composable) -> Composable:
-    return SQL(
-        "CASE jsonb_typeof({value}) WHEN 'number' THEN {value}::numeric WHEN 'boolean' THEN {value}::boolean::int::numeric END"
-    ).format(value=expression)
-
-
-def _number(value: float) -> Decimal:
-    """As `json_text` writes it; beyond what is stored, infinity compares alike."""
-    if isinstance(value, int) and not _is_storable_number(value):
-        return Decimal("Infinity") if value > 0 else Decimal("-Infinity")
-    if isinstance(value, int) or abs(value) >= _EXACT_INTEGERS:
-        return Decimal(value)
-    return Decimal(float.__repr__(value))
-
-
-def _is_storable_number(value: float) -> bool:
-    return abs(value) < 10**_MAX_DIGITS if isinstance(value, int) else math.isfinite(value)
-
-
-def _storable(text: str) -> bool:
-    return "\x00" not in text and not any("\ud800" <= character <= "\udfff" for character in text)
-
-
-def _date(value: Any) -> datetime | None:
-    if isinstance(value, datetime):
-        return value
-    if not isinstance(value, str) or len(value) < 10 or not value.isascii():
-        return None
-    if not (value[:4] + value[5:7] + value[8:10]).isdigit() or value[4] + value[7] != "--" or value[10:11] not in "Tt ":
-        return None
-    try:
-        return datetime.fromisoformat(value)
-    except ValueError:
-        try:
-            parsed: datetime = isoparse(value)  # 24:00, which fromisoformat does not know
-        except (ValueError, OverflowError):
-            return None
-        return parsed
-
-
-def _depth(value: Any) -> int:
-    if not isinstance(value, list | dict):
-        return 0
-    return 1 + max(map(_depth, value.values() if isinstance(value, dict) else value), default=0)
-
-
-def _has_truth_or_its_number(value: Any) -> bool:
-    if isinstance(value, list | dict):
-        return any(map(_has_truth_or_its_number, value.values() if isinstance(value, dict) else value))
-    return isinstance(value, int | float) and value in (0, 1)
+def _missing(expression: Composable) -> Composable:
+    return SQL("coalesce({}, 'null') = 'null'").format(expression)
 
 
 def _unusable(field: str, value: Any) -> InvalidFilterError:
