@@ -197,13 +197,14 @@ def _conclusions(certificate: Certificate) -> list[str]:
             f"Recommended: HNSW_EF_SEARCH={certificate.recommended}, the smallest whose recall is at least "
             f"{certificate.target:.2%} under each filter, by the lower end of its interval."
         )
-    elif certificate.queries < certificate.needed:
+    elif certificate.likely is not None:
         lines.append(
-            f"No setting is proven to reach {certificate.target:.2%}: that takes {certificate.needed} queries even if all "
-            f"are perfect, and there were {certificate.queries}. Raise --sample or --seconds, or ask for less."
+            f"HNSW_EF_SEARCH={certificate.likely} is the smallest that was measured to reach {certificate.target:.2%}, but "
+            f"{certificate.queries} queries do not prove it; it takes {certificate.needed} even if all are perfect: raise "
+            "--sample and --seconds."
         )
     else:
-        lines.append(f"No ef_search up to 1000 is proven to reach {certificate.target:.2%} under each filter.")
+        lines.append(f"No ef_search up to 1000 reaches {certificate.target:.2%} under each filter.")
     if certificate.exact_below >= certificate.rows:
         lines.append("Comparing every embedding is as quick as the index on a table of this size.")
     else:

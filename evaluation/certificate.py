@@ -8,7 +8,7 @@ documents there is more room. Without questions at hand, queries are therefore m
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -70,7 +70,8 @@ class Certificate:
     :param configured: The `ef_search` that the application uses.
     :param recommended: The smallest that reaches the target under every filter, by the lower end of its interval; `None` if
         no setting is proven to.
-    :param exact_below: Rows up to which comparing every embedding is as quick as the index at `recommended`, from the times
+    :param likely: The smallest that was measured to reach it, proven or not; `None` if none was.
+    :param exact_below: Rows up to which comparing every embedding is as quick as the index at that setting, from the times
         that were measured; 0 where it never is.
     :param needed: How many queries could prove the target if all were answered perfectly.
     """
@@ -82,6 +83,7 @@ class Certificate:
     configured: int
     groups: list[Group]
     recommended: int | None
+    likely: int | None
     exact_below: int
     needed: int
 
@@ -149,11 +151,13 @@ def certify(
         )
         for place, (text, share) in enumerate(filters)
     ]
-    recommended = next(
-        (ef for n, ef in enumerate(ef_searches) if all(group.settings[n].interval[0] >= target for group in groups)),
-        None,
-    )
-    used = next(one for one in groups[0].settings if one.ef_search == (recommended or ef_searches[-1]))
+
+    def smallest(reached: Callable[[Setting], float]) -> int | None:
+        good = (ef for n, ef in enumerate(ef_searches) if all(reached(group.settings[n]) >= target for group in groups))
+        return next(good, None)
+
+    recommended, likely = smallest(lambda one: one.interval[0]), smallest(lambda one: one.recall)
+    used = next(one for one in groups[0].settings if one.ef_search == (recommended or likely or ef_searches[-1]))
     return Certificate(
         rows=rows,
         queries=len(answers[0, ef_searches[0]]),
@@ -162,6 +166,7 @@ def certify(
         configured=configured,
         groups=groups,
         recommended=recommended,
+        likely=likely,
         exact_below=_exact_below(rows, exact_ms=groups[0].exact_ms, index_ms=used.p50_ms, floor_ms=floor_ms),
         needed=_needed(target),
     )

@@ -134,7 +134,7 @@ def _rows(path: Path, notes: list[str]) -> Iterator[tuple[str, dict[str, Any]]]:
             seen.add(key)
             yield key, row
     if twice:
-        notes.append(f"{_named(twice, 'ids')} more than once in {path.name}: the first counts.")
+        notes.append(f"{_named(f'Ids that {path.name} has more than once', twice)}; the first counts.")
 
 
 def _row(line: str, *, where: str) -> tuple[str, dict[str, Any]]:
@@ -190,19 +190,19 @@ def _judged(qrels: Qrels, documents: set[str], queries: dict[str, str], *, where
     """The questions that can be asked and answered, with all their judgements."""
     unknown = sorted({document for judged in qrels.values() for document in judged} - documents)
     if unknown:
-        notes.append(f"{_named(unknown, 'judged documents')} not in the corpus: they count as not found.")
+        notes.append(f"{_named('Judged documents that are not in the corpus', unknown)}; they count as not found.")
     missing = [query for query in qrels if query not in queries]
     if missing:
-        notes.append(f"{_named(missing, 'judged queries')} not in queries.jsonl: left out.")
+        notes.append(f"{_named('Judged queries that are not in queries.jsonl', missing)}; they are left out.")
     hopeless = [query for query, judged in qrels.items() if max(judged.values()) <= 0]
     if hopeless:
-        notes.append(f"{_named(hopeless, 'queries')} without a relevant document: left out.")
+        notes.append(f"{_named('Queries without a relevant document', hopeless)}; they are left out.")
     left = {query: judged for query, judged in qrels.items() if query not in {*missing, *hopeless}}
     if not left:
         raise InvalidInputError(f"Queries with relevant documents were expected in {where}, but it has none.")
     return left
 
 
-def _named(ids: list[str], what: str) -> str:
-    more = f" and {len(ids) - _SHOWN} more" if len(ids) > _SHOWN else ""
-    return f"{len(ids)} {what} ({', '.join(ids[:_SHOWN])}{more})"
+def _named(what: str, ids: list[str]) -> str:
+    more = " …" if len(ids) > _SHOWN else ""
+    return f"{what}, {len(ids)}: {', '.join(ids[:_SHOWN])}{more}"

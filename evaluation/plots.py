@@ -31,8 +31,8 @@ def plot_strategies(result: Mapping[str, Any], path: Path) -> None:
     axes.barh(names, means, xerr=errors, color="#4878a8", ecolor="#333333", capsize=4, height=0.6)
     axes.invert_yaxis()
     axes.set_xlim(0, 1)
-    for place, (mean, (_, high)) in enumerate(zip(means, ends, strict=True)):
-        axes.text(high + 0.015, place, f"{mean:.3f}", va="center")
+    for place, mean in enumerate(means):
+        axes.text(0.015, place, f"{mean:.3f}", va="center", color="white" if mean > 0.1 else "black")
     axes.set_xlabel("nDCG@10, with 95 % intervals")
     axes.set_title(f"{result['collection']}: {result['documents']:,} documents, {result['queries']:,} questions")
     figure.savefig(path, dpi=_DPI)
@@ -57,7 +57,9 @@ def plot_recall(groups: Sequence[Mapping[str, Any]], path: Path, *, title: str, 
             [max(0.0, setting["interval"][1] - setting["recall"]) for setting in settings],
         ]
         times = [setting["p50_ms"] for setting in settings]
-        axes.errorbar(times, recalls, yerr=errors, marker="o", capsize=3, label=group["filter"] or "no filter")
+        axes.errorbar(
+            times, recalls, yerr=errors, marker="o", capsize=3, elinewidth=0.7, label=group["filter"] or "no filter"
+        )
     for setting in groups[0]["settings"] if groups else []:
         axes.annotate(
             str(setting["ef_search"]),

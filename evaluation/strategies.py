@@ -9,6 +9,7 @@ from haystack import Document
 
 from components.hybrid_retriever import HybridRetriever
 from database.document_store import SynapseDocumentStore
+from pipelines.query import DIVERSITY_CANDIDATES
 
 Embedding = list[float]
 Strategy = Callable[[str, Embedding, int], Sequence[Document]]
@@ -26,7 +27,7 @@ class Options:
     :param feedback: How many documents the feedback's query takes from.
     :param diversity: Of MMR, 0 to 1.
     :param rerank_model: A cross-encoder; `None` means that there is no strategy `reranker`.
-    :param rerank_top_k: How many documents the reranker, and MMR, choose from.
+    :param rerank_top_k: How many documents the reranker chooses from.
     """
 
     feedback: int = 3
@@ -81,7 +82,7 @@ def _diversity(store: SynapseDocumentStore, options: Options) -> Strategy:
     diverse, hybrid = MaximalMarginalRelevance(store, diversity=options.diversity), _hybrid(store, options)
 
     def search(question: str, embedding: Embedding, top_k: int) -> list[Document]:
-        documents = list(hybrid(question, embedding, max(options.rerank_top_k, top_k)))
+        documents = list(hybrid(question, embedding, max(DIVERSITY_CANDIDATES, top_k)))
         chosen: list[Document] = diverse.run(documents=documents, query_embedding=embedding, top_k=top_k)["documents"]
         return chosen
 

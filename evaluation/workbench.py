@@ -19,6 +19,7 @@ from evaluation.collection import Collection, Text
 from evaluation.evaluation import Result, evaluate
 from evaluation.strategies import Options, build_strategy, strategy_names
 from evaluation.tuning import Tuning, tune
+from pipelines.query import ranking as application_ranking
 
 if TYPE_CHECKING:
     from config import Settings
@@ -134,9 +135,13 @@ class Workbench:
         self._documents = list(documents_of(collection, splitter=splitter))
         self._text_of = texts_by_chunk(collection)
         self._document_embedder = document_embedder or DocumentEmbedder(
-            model=model.model, batch_size=settings.embedding_batch_size
+            model=model.model,
+            batch_size=settings.embedding_batch_size,
+            compute_precision=settings.embedding_precision,
         )
-        self._text_embedder = text_embedder or TextEmbedder(model=model.model)
+        self._text_embedder = text_embedder or TextEmbedder(
+            model=model.model, compute_precision=settings.embedding_precision
+        )
 
     @property
     def chunks(self) -> int:
@@ -205,23 +210,15 @@ class Workbench:
         return found
 
 
-def application_ranking(settings: Settings) -> dict[str, float] | None:
-    """What the settings say of the ranking."""
-    from pipelines import query
-
-    found: dict[str, float] | None = query.ranking(settings) if hasattr(query, "ranking") else None
-    return found
-
-
 def _options(settings: Settings) -> Options:
     """What is configured of the options; what is off is measured with its usual value."""
-    given = {
-        "feedback": getattr(settings, "feedback", 0),
-        "diversity": getattr(settings, "diversity", 0.0),
-        "rerank_model": getattr(settings, "rerank_model", None),
-        "rerank_top_k": getattr(settings, "rerank_top_k", 0),
-    }
-    return Options(**{name: value for name, value in given.items() if value})
+    usual = Options()
+    return Options(
+        feedback=settings.feedback or usual.feedback,
+        diversity=settings.diversity or usual.diversity,
+        rerank_model=settings.rerank_model,
+        rerank_top_k=settings.rerank_top_k,
+    )
 
 
 def settings_text(ranking: dict[str, float]) -> str:
