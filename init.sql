@@ -237,7 +237,7 @@ DECLARE
         SELECT term, language, sum(documents), sum(length)
           FROM (TABLE changes UNION ALL TABLE folded) AS parts
          GROUP BY term, language
-        HAVING sum(documents) <> 0', CASE direction WHEN 'out' THEN '-' ELSE '' END, terms);
+        HAVING sum(documents) <> 0 OR sum(length) <> 0', CASE direction WHEN 'out' THEN '-' ELSE '' END, terms);
 BEGIN
     IF direction = 'out' THEN
         RETURN format('

@@ -8,7 +8,11 @@ SELECT count(*) AS documents FROM {table} WHERE {condition}
 SELECT id, embedding FROM {table} WHERE id = ANY(%(ids)s::text[]) AND embedding IS NOT NULL
 
 -- delete_documents --
-DELETE FROM {table} WHERE id = ANY(%(ids)s::text[])
+-- Locked in one order first: writers of the same documents wait for each other, but never in a circle.
+WITH locked AS MATERIALIZED (
+    SELECT id FROM {table} WHERE id = ANY(%(ids)s::text[]) ORDER BY id FOR UPDATE
+)
+DELETE FROM {table} WHERE id IN (SELECT id FROM locked)
 
 -- delete_documents_by_filter --
 DELETE FROM {table} WHERE {condition}
