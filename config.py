@@ -9,9 +9,22 @@ from typing import Any
 
 from dotenv import load_dotenv
 
+from components.embedding_precision import Precision, checked_precision
 from database.errors import ConfigurationError
 
 PROJECT = Path(__file__).resolve().parent
+
+_RANGES = {
+    "ef_search": (1, 1000),
+    "search_candidates": (1, 1000),
+    "keyword_weight": (0, 1),
+    "bm25_k1": (0, 10),
+    "bm25_b": (0, 1),
+    "feedback": (0, 100),
+    "rerank_top_k": (1, 1000),
+    "diversity": (0, 1),
+    "context_window": (0, 10),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,10 +38,20 @@ class Settings:
     :param from_environment: Whether the secrets stand in the environment, so that pipelines can be saved without them.
     :param embedding_model: A registered model, for indexing and asking; `None` means the registry's active one.
     :param embedding_batch_size: Chunks per call of the model, at least 1.
+    :param embedding_precision: What the model computes in: `auto`, `fp32`, `bf16` or `fp16`.
     :param table_name: Documents table; `None` means the table of the registry's active model.
     :param top_k: Documents that an answer is made from, at least 1.
     :param ef_search: Candidate list of an HNSW search, 1 to 1000; raised to `top_k` where that is larger.
     :param language: PostgreSQL text search configuration of the keyword leg.
+    :param search_candidates: Documents that each leg of a search proposes, 1 to 1000; `None` means the store's default.
+    :param keyword_weight: Share of the words in a document's score, 0 to 1; likewise.
+    :param bm25_k1: BM25's saturation of repeated words, 0 to 10; likewise.
+    :param bm25_b: BM25's allowance for a document's length, 0 to 1; likewise.
+    :param feedback: Documents whose embeddings expand the question, 0 to 100; 0 means none.
+    :param rerank_model: A cross-encoder that orders what was found; `None` means none.
+    :param rerank_top_k: Documents that the cross-encoder reads, 1 to 1000.
+    :param diversity: How much what repeats better documents is put back, 0 to 1; 0 means not at all.
+    :param context_window: Neighbouring chunks on either side that an answer is made from too, 0 to 10.
     :param llm_base_url: An OpenAI-compatible server; `None` with a key means OpenAI's own.
     :param llm_model: Name of the language model on that server.
     :param llm_api_key: Its key; local servers need none.
@@ -45,10 +68,20 @@ class Settings:
     from_environment: bool = False
     embedding_model: str | None = None
     embedding_batch_size: int = 32
+    embedding_precision: Precision = "auto"
     table_name: str | None = None
     top_k: int = 10
     ef_search: int = 100
     language: str = "english"
+    search_candidates: int | None = None
+    keyword_weight: float | None = None
+    bm25_k1: float | None = None
+    bm25_b: float | None = None
+    feedback: int = 0
+    rerank_model: str | None = None
+    rerank_top_k: int = 30
+    diversity: float = 0.0
+    context_window: int = 0
     llm_base_url: str | None = None
     llm_model: str = "gpt-4o-mini"
     llm_api_key: str | None = field(default=None, repr=False)
@@ -65,8 +98,11 @@ class Settings:
         for name in ("llm_timeout", "conversion_timeout"):
             if not 0 < getattr(self, name) < float("inf"):
                 raise ConfigurationError(f"{name} must be a number of seconds above 0, but is {getattr(self, name)}.")
-        if not 1 <= self.ef_search <= 1000:
-            raise ConfigurationError(f"ef_search must be between 1 and 1000, but is {self.ef_search}.")
+        for name, (low, high) in _RANGES.items():
+            value = getattr(self, name)
+            if value is not None and not low <= value <= high:
+                raise ConfigurationError(f"{name} must be between {low} and {high}, but is {value}.")
+        checked_precision(self.embedding_precision)
 
     @property
     def has_language_model(self) -> bool:
@@ -97,10 +133,20 @@ VARIABLES = {
     "database_owner_url": "DATABASE_OWNER_URL",
     "embedding_model": "EMBEDDING_MODEL",
     "embedding_batch_size": "EMBEDDING_BATCH_SIZE",
+    "embedding_precision": "EMBEDDING_PRECISION",
     "table_name": "SYNAPSE_TABLE",
     "top_k": "SYNAPSE_TOP_K",
     "ef_search": "HNSW_EF_SEARCH",
     "language": "SYNAPSE_LANGUAGE",
+    "search_candidates": "SEARCH_CANDIDATES",
+    "keyword_weight": "KEYWORD_WEIGHT",
+    "bm25_k1": "BM25_K1",
+    "bm25_b": "BM25_B",
+    "feedback": "FEEDBACK",
+    "rerank_model": "RERANK_MODEL",
+    "rerank_top_k": "RERANK_TOP_K",
+    "diversity": "DIVERSITY",
+    "context_window": "CONTEXT_WINDOW",
     "llm_base_url": "LLM_BASE_URL",
     "llm_model": "LLM_MODEL",
     "llm_api_key": "OPENAI_API_KEY",
@@ -117,7 +163,7 @@ _TRUE, _FALSE = ("1", "true", "yes", "on"), ("0", "false", "no", "off")
 
 
 def _converted(name: str, text: str) -> Any:
-    kind = _TYPES[name]
+    kind = _TYPES[name].removesuffix(" | None")
     try:
         if kind == "int":
             return int(text)

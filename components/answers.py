@@ -10,6 +10,9 @@ from haystack import Document
 NOT_IN_DOCUMENTS = "The documents do not answer this question."
 UNSUPPORTED_MARK = "[unsupported]"
 
+CONTEXT = "context_window"
+"""Where the metadata of a document that was widened by its neighbours tell which chunks it consists of."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Citation:
@@ -93,12 +96,25 @@ def cite(document: Document, number: int, span: tuple[int, int]) -> Citation:
     """
     content, meta = document.content or "", document.meta
     begin = (meta.get("span") or [0])[0]  # a document that was not indexed by Synapse is its own source
+    part = _part(document, begin + span[0])
     return Citation(
         number=number,
         source=str(meta.get("source") or document.id),
-        page=meta.get("page"),
-        heading=meta.get("heading"),
+        page=part.get("page"),
+        heading=part.get("heading"),
         quote=content[slice(*span)],
         span=(begin + span[0], begin + span[1]),
-        document_id=document.id,
+        document_id=part.get("document_id", document.id),
     )
+
+
+def _part(document: Document, start: int) -> dict[str, Any]:
+    """What tells the page and the heading of a place in a source: the document, or the chunk in it that stands there."""
+    parts: list[dict[str, Any]] = (context_of(document) or {}).get("parts", [])
+    return next((part for part in parts if start < part["span"][1]), document.meta)
+
+
+def context_of(document: Document) -> dict[str, Any] | None:
+    """What a context window noted: `hit`, the span that was found, and `parts`; `None` for a document as it was found."""
+    context = document.meta.get(CONTEXT)
+    return context if isinstance(context, dict) and context.keys() == {"hit", "parts"} else None

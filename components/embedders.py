@@ -17,6 +17,7 @@ from haystack_integrations.components.embedders.sentence_transformers import (
 )
 from transformers.utils.logging import disable_progress_bar
 
+from components.embedding_precision import PreciseBackend, Precision, checked_precision
 from components.model_files import DEFAULT_MODEL, model_location
 from database.errors import ConfigurationError
 
@@ -29,12 +30,26 @@ class TextEmbedder(SentenceTransformersTextEmbedder):
     Embeds a question.
 
     :param model: Name of a sentence-transformers model; saved as it is, and resolved when it is loaded.
+    :param compute_precision: `auto`, `fp32`, `bf16` or `fp16`; see `components.embedding_precision`. (`precision` is
+        Haystack's, and means that the embeddings themselves are quantised.)
     :param progress_bar: Whether to draw a bar; a question needs none.
     :param options: Whatever `SentenceTransformersTextEmbedder` takes.
     """
 
-    def __init__(self, *, model: str = DEFAULT_MODEL, progress_bar: bool = False, **options: Any) -> None:
+    def __init__(
+        self,
+        *,
+        model: str = DEFAULT_MODEL,
+        compute_precision: Precision = "auto",
+        progress_bar: bool = False,
+        **options: Any,
+    ) -> None:
         SentenceTransformersTextEmbedder.__init__(self, model=model, progress_bar=progress_bar, **options)
+        self.compute_precision = checked_precision(compute_precision)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Serialize the component to a dictionary."""
+        return _saved(self, SentenceTransformersTextEmbedder)
 
     def warm_up(self) -> None:
         """Load the model, once."""
@@ -48,6 +63,7 @@ class DocumentEmbedder(SentenceTransformersDocumentEmbedder):
 
     :param model: Name of a sentence-transformers model; saved as it is, and resolved when it is loaded.
     :param meta_fields_to_embed: Metadata that is embedded with the content; `None` means title and heading.
+    :param compute_precision: As for `TextEmbedder`.
     :param progress_bar: Whether to draw a bar; commands draw their own.
     :param options: Whatever `SentenceTransformersDocumentEmbedder` takes.
     """
@@ -57,6 +73,7 @@ class DocumentEmbedder(SentenceTransformersDocumentEmbedder):
         *,
         model: str = DEFAULT_MODEL,
         meta_fields_to_embed: list[str] | None = None,
+        compute_precision: Precision = "auto",
         progress_bar: bool = False,
         **options: Any,
     ) -> None:
@@ -64,6 +81,11 @@ class DocumentEmbedder(SentenceTransformersDocumentEmbedder):
         SentenceTransformersDocumentEmbedder.__init__(
             self, model=model, meta_fields_to_embed=fields, progress_bar=progress_bar, **options
         )
+        self.compute_precision = checked_precision(compute_precision)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Serialize the component to a dictionary."""
+        return _saved(self, SentenceTransformersDocumentEmbedder)
 
     def warm_up(self) -> None:
         """Load the model, once."""
@@ -79,6 +101,12 @@ def embedding_dimension(model: str) -> int:
     embedder = TextEmbedder(model=model)
     embedder.warm_up()
     return len(embedder.run(text="dimension")["embedding"])
+
+
+def _saved(embedder: Any, parent: type[Any]) -> dict[str, Any]:
+    saved: dict[str, Any] = parent.to_dict(embedder)
+    saved["init_parameters"]["compute_precision"] = embedder.compute_precision
+    return saved
 
 
 def _load(embedder: Any, parent: type[Any]) -> None:
@@ -97,4 +125,6 @@ def _load(embedder: Any, parent: type[Any]) -> None:
                 f"loaded: {str(exc).splitlines()[0]}",
                 hint=f"Check the name and the network, or use the default, {DEFAULT_MODEL}, which needs neither.",
             ) from exc
-        embedder.embedding_backend = loader.embedding_backend
+        embedder.embedding_backend = PreciseBackend(
+            loader.embedding_backend, precision=embedder.compute_precision, device=embedder.device.to_torch_str()
+        )

@@ -11,6 +11,7 @@ from haystack import Document, component, default_to_dict
 
 from components.answers import Answer, cite, not_in_documents
 from components.embedders import TextEmbedder
+from components.embedding_precision import Precision
 from components.model_files import DEFAULT_MODEL
 from components.sentences import content_words, sentence_spans
 
@@ -51,6 +52,7 @@ class ExtractiveAnswerer:
     All sentences of the first passages are compared with the question by words, and the best of them by meaning.
 
     :param model: The embedding model that embedded the question.
+    :param compute_precision: As for `TextEmbedder`.
     :param max_sentences: How many sentences an answer has at most.
     :param max_passages: How many passages they come from at most.
     :param max_candidates: How many sentences are embedded at most; bounds the time, about 4 ms each.
@@ -60,6 +62,7 @@ class ExtractiveAnswerer:
         self,
         *,
         model: str = DEFAULT_MODEL,
+        compute_precision: Precision = "auto",
         max_sentences: int = 3,
         max_passages: int = 5,
         max_candidates: int = 12,
@@ -68,13 +71,15 @@ class ExtractiveAnswerer:
         self.max_sentences = max_sentences
         self.max_passages = max_passages
         self.max_candidates = max_candidates
-        self._embedder = TextEmbedder(model=model)
+        self.compute_precision = compute_precision
+        self._embedder = TextEmbedder(model=model, compute_precision=compute_precision)
 
     def to_dict(self) -> dict[str, Any]:
         """Serialize the component to a dictionary."""
         return default_to_dict(
             self,
             model=self.model,
+            compute_precision=self.compute_precision,
             max_sentences=self.max_sentences,
             max_passages=self.max_passages,
             max_candidates=self.max_candidates,

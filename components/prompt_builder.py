@@ -9,6 +9,8 @@ from typing import Any
 from haystack import Document, component
 from haystack.dataclasses import ChatMessage
 
+from components.context_window import narrowed
+
 NOT_FOUND = "NOT_IN_DOCUMENTS"
 """What the model answers where the passages have no answer."""
 
@@ -83,6 +85,9 @@ def _fitting(documents: list[Document], budget: int) -> tuple[list[Document], li
         content = document.content or ""
         wrapping = count_tokens(_wrapped(document, len(given) + 1, ""))
         left = budget - wrapping
+        if count_tokens(content) > left:
+            document = narrowed(document)  # rather the hit alone than a part of what stands around it
+            content = document.content or ""
         if count_tokens(content) > left:
             if left < SHORTEST_PASSAGE:
                 break

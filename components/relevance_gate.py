@@ -43,16 +43,20 @@ class RelevanceGate:
         self.extractive = extractive
 
     @component.output_types(documents=list[Document], answer=Answer)
-    def run(self, question: str, passages: list[ScoredDocument]) -> dict[str, Any]:
+    def run(
+        self, question: str, passages: list[ScoredDocument], ranked: list[Document] | None = None
+    ) -> dict[str, Any]:
         """
         Judge the passages.
 
         :param question: The question.
         :param passages: What was retrieved, best first.
+        :param ranked: Those of them that a ranker chose, in its order; `None` means all, as they are.
         :returns: Either `documents`: those that pass, best first; or `answer`: that the documents have none.
         """
         words = set(content_words(question))
-        documents = [passage.document for passage in passages if self._passes(words, passage)]
+        passing = {passage.document.id: passage.document for passage in passages if self._passes(words, passage)}
+        documents = list(passing.values()) if ranked is None else [one for one in ranked if one.id in passing]
         return {"documents": documents} if documents else {"answer": not_in_documents(extractive=self.extractive)}
 
     def _passes(self, words: set[str], passage: ScoredDocument) -> bool:

@@ -9,7 +9,9 @@ from typing import Any
 
 from database.errors import InvalidInputError
 
-RESERVED = frozenset({"source", "heading", "page", "span", "content_hash", "modified", "position", "file_type"})
+RESERVED = frozenset(
+    {"source", "heading", "page", "span", "content_hash", "modified", "position", "file_type", "context_window"}
+)
 """Keys that describe where a chunk comes from. A user's own are kept as `original_<key>`."""
 
 INTERNAL = frozenset({"sections", "file", "mime_type"})

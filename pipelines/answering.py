@@ -160,11 +160,13 @@ class Assistant:
         :param top_k: How many; `None` means the settings' number.
         """
         pipeline = self._pipeline("search")
+        from pipelines.query import ranked_by  # imported by now
+
         began = time.perf_counter()
         _, data = self._data(question, (), filters, top_k, None)
         with _stages() as timings, _plain_errors():
             found = pipeline.run({name: data[name] for name in ("rewriter", "metadata_filter", "retriever")})
-        documents = tuple(found["retriever"]["documents"])
+        documents = tuple(found[ranked_by(pipeline)]["documents"])
         return Found(documents=documents, timings_ms=_rounded(timings, began))
 
     def _open(self) -> tuple[Database, EmbeddingModel]:

@@ -81,7 +81,9 @@ def build_indexing_pipeline(settings: Settings) -> Pipeline:
 
     pipeline = build_preparation_pipeline(settings)
     model = settings.embedding_model or DEFAULT_MODEL
-    embedder = DocumentEmbedder(model=model, batch_size=settings.embedding_batch_size)
+    embedder = DocumentEmbedder(
+        model=model, batch_size=settings.embedding_batch_size, compute_precision=settings.embedding_precision
+    )
     pipeline.add_component("embedder", embedder)
     pipeline.add_component(
         "writer",

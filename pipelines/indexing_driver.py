@@ -90,8 +90,11 @@ class IndexingDriver:
         if self._embedder is None:
             from components.embedders import DocumentEmbedder
 
-            model, batch_size = self.ledger.model.model, self._settings.embedding_batch_size
-            self._embedder = DocumentEmbedder(model=model, batch_size=batch_size)
+            self._embedder = DocumentEmbedder(
+                model=self.ledger.model.model,
+                batch_size=self._settings.embedding_batch_size,
+                compute_precision=self._settings.embedding_precision,
+            )
         self._embedder.warm_up()
         return self._embedder
 

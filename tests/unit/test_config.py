@@ -50,6 +50,11 @@ def test_the_environment_wins_over_the_file(env_file: Path, monkeypatch: pytest.
         ("SYNAPSE_TOP_K", "many", "SYNAPSE_TOP_K must be a number, but is 'many'"),
         ("SYNAPSE_TOP_K", "0", "top_k must be at least 1"),
         ("HNSW_EF_SEARCH", "1001", "between 1 and 1000"),
+        ("EMBEDDING_PRECISION", "fp8", "must be one of auto, fp32, bf16, fp16, but is 'fp8'"),
+        ("KEYWORD_WEIGHT", "1.5", "keyword_weight must be between 0 and 1, but is 1.5"),
+        ("BM25_K1", "much", "BM25_K1 must be a number, but is 'much'"),
+        ("DIVERSITY", "nan", "diversity must be between 0 and 1"),
+        ("CONTEXT_WINDOW", "-1", "context_window must be between 0 and 10"),
         ("LLM_TIMEOUT", "nan", "above 0"),
         ("LLM_TIMEOUT", "-1", "above 0"),
         ("HAYSTACK_TELEMETRY_ENABLED", "perhaps", "true or false"),
@@ -67,7 +72,8 @@ def test_every_variable_sets_its_field(env_file: Path, monkeypatch: pytest.Monke
     default = Settings()
     for name, variable in VARIABLES.items():
         kind = next(str(field.type) for field in fields(Settings) if field.name == name)
-        text = {"int": "999", "float": "1.5", "bool": "true", "Path": "/elsewhere"}.get(kind, "text")
+        text = {"int": "999", "float": "0.5", "bool": "true", "Path": "/elsewhere"}.get(kind.removesuffix(" | None"), "text")
+        text = {"feedback": "3", "context_window": "2", "embedding_precision": "fp32"}.get(name, text)
         with monkeypatch.context() as patched:
             patched.setenv(variable, text)
             changed = Settings.from_env(env_file)
