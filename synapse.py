@@ -5,7 +5,7 @@ import sys
 
 import typer
 
-from commands import ask, chat, database, documents, evaluate, index, models, recall, search
+from commands import ask, chat, database, documents, evaluate, fields, index, models, recall, search
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -22,6 +22,7 @@ app.command()(evaluate.evaluate)
 app.command()(recall.recall)
 app.add_typer(documents.app, name="documents")
 app.add_typer(models.app, name="models")
+app.add_typer(fields.app, name="fields")
 app.add_typer(database.app, name="database")
 
 if __name__ == "__main__":

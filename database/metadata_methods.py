@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from database import metadata_queries
+from database import metadata_fields, metadata_queries
 from database.document_queries import DocumentsTable, Query
 
 
@@ -42,6 +42,18 @@ class MetadataMethods:
         """`get_metadata_fields_info`, for asyncio."""
         query = metadata_queries.fields_info(self._table.identifier)
         return metadata_queries.field_types(await self._read_async(query))
+
+    def sample_metadata_fields(self) -> dict[str, set[str]]:
+        """
+        Fields with the JSON types of their values, those in mappings too, from a sample of the table: milliseconds.
+
+        :returns: Types by name, as `database.field_names` writes it; rare fields may be missing.
+        """
+        return metadata_fields.sampled(self._read(metadata_fields.sample(self._table.identifier)))
+
+    def has_metadata_field(self, metadata_field: str) -> bool:
+        """Whether any document has a field; reads the table until one is found."""
+        return bool(self._read(metadata_fields.occurs(self._table.identifier, metadata_field))[0]["occurs"])
 
     def get_metadata_field_min_max(self, metadata_field: str) -> dict[str, Any]:
         """

@@ -106,11 +106,14 @@ def chosen_model(database: Database, model: str | None) -> EmbeddingModel:
 
 def add_model(owner: Database, model: EmbeddingModel) -> None:
     """
-    Register a model and create its documents table; the first one becomes active.
+    Register a model and create its documents table, with the declared fields of the active one; the first becomes active.
 
     :param owner: The database, connected as the owner of the schema.
     :raises InvalidInputError: If its name or table is taken.
     """
+    from database.metadata_fields import declare_as
+
+    active = next((known.table_name for known in list_models(owner) if known.active), model.table_name)
     with owner.connection() as connection:
         taken = connection.execute(_SQL["model_names_and_tables"], asdict(model)).fetchall()
         if taken:
@@ -120,6 +123,7 @@ def add_model(owner: Database, model: EmbeddingModel) -> None:
             )
         connection.execute(_SQL["create_table"], asdict(model))
         connection.execute(_SQL["add_model"], asdict(model))
+        declare_as(connection, source=active, target=model.table_name)
 
 
 def switch_model(owner: Database, name: str) -> EmbeddingModel:
@@ -144,6 +148,8 @@ def drop_model(owner: Database, name: str) -> dict[str, Any]:
     :raises GuardError: If it is the active one.
     :raises InvalidInputError: If it is not registered.
     """
+    from database.metadata_fields import forget_table
+
     model = registered_model(owner, name)
     if model.active:
         raise GuardError(
@@ -154,6 +160,7 @@ def drop_model(owner: Database, name: str) -> dict[str, Any]:
     with owner.connection() as connection:
         row = connection.execute(SQL("SELECT count(*) AS documents FROM {}").format(table)).fetchone() or {}
         connection.execute(SQL("DROP TABLE {}").format(table))
+        forget_table(connection, model.table_name)
         connection.execute(_SQL["delete_sources"], {"name": model.name})
         connection.execute(_SQL["delete_model"], {"name": model.name})
     return {"name": model.name, "table": model.table_name, "documents": row.get("documents", 0)}
