@@ -154,7 +154,7 @@ def written(node: ast.expr) -> str | None:
 
 def sources() -> Iterator[ast.AST]:
     yield ast.parse((PROJECT / "config.py").read_text(encoding="utf-8"))
-    for room in ("commands", "pipelines", "components", "database"):
+    for room in ("commands", "evaluation", "pipelines", "components", "database"):
         for path in (PROJECT / room).rglob("*.py"):
             yield ast.parse(path.read_text(encoding="utf-8"))
 

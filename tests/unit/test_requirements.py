@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 PROJECT = Path(__file__).parents[2]
-ROOMS = ("commands", "components", "database", "pipelines", "examples")
+ROOMS = ("commands", "components", "database", "evaluation", "pipelines", "examples")
 OURS = {"config", "synapse", "tests", "benchmarks", *ROOMS}
 
 USED_WITHOUT_IMPORT = {
