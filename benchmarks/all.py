@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmarks.machine import SERVER_VERSIONS, description
 from benchmarks.measuring import MISSED, Finding, Options, Skipped, print_findings
 from config import PROJECT
 
@@ -60,12 +61,13 @@ def main(arguments: list[str] | None = None) -> int:
         logging.CRITICAL
     )  # the plain store reports what is counted here
     findings: list[Finding] = []
-    report = _description()
+    report: dict[str, Any] = {**description(), "seconds": {}, "findings": []}
     for name in parsed.only or ROWS:
         print(f"{name}, about {ROWS[name].minutes:g} min" if not options.quick else name, flush=True)
         began = time.perf_counter()
         findings += found(name, options)
         report["seconds"][name] = round(time.perf_counter() - began, 1)
+        report["versions"] |= SERVER_VERSIONS
         report["findings"] = [finding.data() for finding in findings]
         if parsed.json:
             parsed.json.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
@@ -90,16 +92,6 @@ def found(name: str, options: Options) -> list[Finding]:
     except Exception as exc:
         traceback.print_exc()
         return [Finding(row=name, what="all", value=None, note=f"failed: {type(exc).__name__}: {exc}", failed=True)]
-
-
-def _description() -> dict[str, Any]:
-    from benchmarks.machine import description, server_versions
-    from benchmarks.stores import benchmark_server
-
-    found = description()
-    with benchmark_server() as server:
-        found["versions"] |= server_versions(server.conninfo(owner=True))
-    return {**found, "seconds": {}, "findings": []}
 
 
 def _parser() -> argparse.ArgumentParser:

