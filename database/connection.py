@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from psycopg.pq import TransactionStatus
 from psycopg.rows import dict_row
 from psycopg_pool import AsyncConnectionPool, ConnectionPool, PoolTimeout
 
@@ -201,16 +202,20 @@ class Database:
         settings: Mapping[str, str] | None = None,
         binary: bool = True,
     ) -> list[list[Row]]:
-        """`read`, for several statements with the same parameters: in one transaction and one round trip."""
+        """
+        `read`, for several statements with the same parameters: in one transaction and one round trip.
+
+        PostgreSQL takes a pipeline up to its Sync as one transaction; psycopg's own BEGIN and COMMIT would each send a Sync
+        and wait for it.
+        """
         with self._errors_wrapped():
             for attempt in range(1, READ_ATTEMPTS + 1):
                 try:
                     with self._checked_out(check=attempt > 1) as connection:
-                        with nullcontext() if _is_large(statements, params) else connection.pipeline():
+                        with nullcontext() if _is_large(statements, params) else _pipelined(connection):
                             if settings:
                                 connection.execute(*_settings_statement(settings))
                             cursors = [connection.execute(one, params, binary=binary) for one in statements]
-                            connection.commit()
                         return [cursor.fetchall() for cursor in cursors]
                 except psycopg.OperationalError as exc:
                     if attempt == READ_ATTEMPTS or not _was_cut(exc):
@@ -242,11 +247,10 @@ class Database:
             for attempt in range(1, READ_ATTEMPTS + 1):
                 try:
                     async with self._checked_out_async(check=attempt > 1) as connection:
-                        async with nullcontext() if _is_large(statements, params) else connection.pipeline():
+                        async with nullcontext() if _is_large(statements, params) else _pipelined_async(connection):
                             if settings:
                                 await connection.execute(*_settings_statement(settings))
                             cursors = [await connection.execute(one, params, binary=binary) for one in statements]
-                            await connection.commit()
                         return [await cursor.fetchall() for cursor in cursors]
                 except psycopg.OperationalError as exc:
                     if attempt == READ_ATTEMPTS or not _was_cut(exc):
@@ -440,6 +444,30 @@ def _reason(text: str) -> str:
 
 def _was_cut(exc: psycopg.OperationalError) -> bool:
     return exc.sqlstate is None or exc.sqlstate[:2] in ("08", "57")
+
+
+@contextmanager
+def _pipelined(connection: psycopg.Connection[Any]) -> Iterator[None]:
+    """A pipeline that is one transaction: PostgreSQL ends it at the pipeline's one Sync."""
+    connection.set_autocommit(True)
+    try:
+        with connection.pipeline():
+            yield
+    finally:
+        if connection.pgconn.transaction_status == TransactionStatus.IDLE:  # and not cut
+            connection.set_autocommit(False)
+
+
+@asynccontextmanager
+async def _pipelined_async(connection: psycopg.AsyncConnection[Any]) -> AsyncIterator[None]:
+    """`_pipelined`, for asyncio."""
+    await connection.set_autocommit(True)
+    try:
+        async with connection.pipeline():
+            yield
+    finally:
+        if connection.pgconn.transaction_status == TransactionStatus.IDLE:
+            await connection.set_autocommit(False)
 
 
 def _settings_statement(settings: Mapping[str, str]) -> tuple[str, Sequence[str]]:
