@@ -100,7 +100,7 @@ def _sync(paths: Sequence[Path], settings: Settings, *, ledger: Ledger, rules: S
 def _applied(plan: SyncPlan, settings: Settings, *, ledger: Ledger, json_: bool) -> SyncResult:
     from pipelines.indexing_driver import IndexingDriver
 
-    with IndexingDriver(settings, ledger=ledger) as driver:
+    with IndexingDriver(settings, ledger=ledger, on_model=note) as driver:
         try:
             with _bar(plan, quiet=json_) as on_progress:
                 return driver.apply(plan, on_progress=on_progress)
@@ -145,7 +145,7 @@ def _watch(paths: Sequence[Path], settings: Settings, *, ledger: Ledger, rules: 
     def complain(error: SynapseError) -> None:
         note(f"{time.strftime('%H:%M:%S')}  {error}")
 
-    with IndexingDriver(settings, ledger=ledger) as driver:
+    with IndexingDriver(settings, ledger=ledger, on_model=note) as driver:
         note("Watching; Ctrl-C ends it.")
         try:
             watch(paths, driver=driver, rules=rules, on_sync=report, on_error=complain)

@@ -29,6 +29,7 @@ class IndexingDriver:
     :param ledger: Where to write.
     :param embedder: `None` means the ledger's model, loaded when the first chunk needs it.
     :param converter: `None` means a process of its own, started when the first file needs it.
+    :param on_model: Called once, before the model is loaded, with a sentence on what it computes in.
     """
 
     def __init__(
@@ -38,10 +39,12 @@ class IndexingDriver:
         ledger: Ledger,
         embedder: Embedder | None = None,
         converter: Converter | None = None,
+        on_model: Callable[[str], None] | None = None,
     ) -> None:
         self.ledger = ledger
         self.result = SyncResult()
         self._settings = settings
+        self._on_model = on_model
         self._embedder = embedder
         self._converter = converter or ConversionWorker(settings)
 
@@ -89,12 +92,15 @@ class IndexingDriver:
         """The embedder with its model loaded."""
         if self._embedder is None:
             from components.embedders import DocumentEmbedder
+            from components.embedding_precision import precision_sentence
 
             self._embedder = DocumentEmbedder(
                 model=self.ledger.model.model,
                 batch_size=self._settings.embedding_batch_size,
                 compute_precision=self._settings.embedding_precision,
             )
+            if self._on_model:
+                self._on_model(precision_sentence(self._settings.embedding_precision))
         self._embedder.warm_up()
         return self._embedder
 

@@ -72,7 +72,9 @@ def test_every_variable_sets_its_field(env_file: Path, monkeypatch: pytest.Monke
     default = Settings()
     for name, variable in VARIABLES.items():
         kind = next(str(field.type) for field in fields(Settings) if field.name == name)
-        text = {"int": "999", "float": "0.5", "bool": "true", "Path": "/elsewhere"}.get(kind.removesuffix(" | None"), "text")
+        text = {"int": "999", "float": "0.5", "bool": "true", "Path": "/elsewhere"}.get(
+            kind.removesuffix(" | None"), "text"
+        )
         text = {"feedback": "3", "context_window": "2", "embedding_precision": "fp32"}.get(name, text)
         with monkeypatch.context() as patched:
             patched.setenv(variable, text)

@@ -89,7 +89,7 @@ def test_the_page_has_every_error_code() -> None:
 
 def test_every_setting_is_on_its_page_with_its_default() -> None:
     text = (PROJECT / "docs" / "configuration.md").read_text(encoding="utf-8")
-    rows = dict(re.findall(r"(?m)^\| `([A-Z_]+)` \| ([^|]+) \|", text))
+    rows = dict(re.findall(r"(?m)^\| `([A-Z0-9_]+)` \| ([^|]+) \|", text))
     compose = set(re.findall(r"\$\{([A-Z_]+)", (PROJECT / "docker-compose.yml").read_text(encoding="utf-8")))
     assert set(rows) == set(VARIABLES.values()) | compose
     for name, variable in VARIABLES.items():
