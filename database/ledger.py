@@ -111,8 +111,9 @@ class Ledger:
         documents = [document for source in sources for document in source.documents]
         chunks = [(s.state.source, d.id, position) for s in sources for position, d in enumerate(s.documents)]
         with self.database.connection() as connection:
-            self._lock(connection, names)
-            self._delete_documents(connection, names, kept=[document.id for document in documents])
+            with connection.pipeline():
+                self._lock(connection, names)
+                self._delete_documents(connection, names, kept=[document.id for document in documents])
             write_rows(
                 connection,
                 self.model.table_name,
@@ -120,24 +121,25 @@ class Ledger:
                 dimension=self.model.dimension,
                 vector_type=self.model.vector_type,
             )
-            for source in sources:
-                self._upsert(
-                    connection,
-                    replace(source.state, reason=None, chunks=len(source.documents)),
-                    title=source.title,
-                    mime_type=source.mime_type,
+            with connection.pipeline():  # one round trip, however many sources
+                for source in sources:
+                    self._upsert(
+                        connection,
+                        replace(source.state, reason=None, chunks=len(source.documents)),
+                        title=source.title,
+                        mime_type=source.mime_type,
+                    )
+                    connection.execute(_SQL["upsert_text"], self._of(source=source.state.source, text=source.text))
+                connection.execute(_SQL["delete_chunk_numbers"], self._of(sources=names))
+                columns = [list(column) for column in zip(*chunks, strict=True)] or [[], [], []]
+                connection.execute(
+                    _SQL["insert_chunk_numbers"], self._of(sources=columns[0], ids=columns[1], positions=columns[2])
                 )
-                connection.execute(_SQL["upsert_text"], self._of(source=source.state.source, text=source.text))
-            connection.execute(_SQL["delete_chunk_numbers"], self._of(sources=names))
-            columns = [list(column) for column in zip(*chunks, strict=True)] or [[], [], []]
-            connection.execute(
-                _SQL["insert_chunk_numbers"], self._of(sources=columns[0], ids=columns[1], positions=columns[2])
-            )
 
     def quarantine(self, states: Sequence[SourceState]) -> None:
         """Keep sources out, each with its reason; chunks of an earlier good version go in the same transaction."""
         names = [state.source for state in states]
-        with self.database.connection() as connection:
+        with self.database.connection() as connection, connection.pipeline():
             self._lock(connection, names)
             self._delete_documents(connection, names)
             connection.execute(_SQL["delete_chunk_numbers"], self._of(sources=names))

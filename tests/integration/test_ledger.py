@@ -12,6 +12,7 @@ from database.connection import Database
 from database.errors import InvalidInputError
 from database.ledger import IndexedSource, Ledger, SourceState
 from database.models import active_model
+from tests.support.relay import relayed
 
 
 @pytest.fixture
@@ -175,3 +176,21 @@ def test_models_do_not_see_each_other(ledger: Ledger, owner: Database, database:
     switch_model(owner, "all-minilm-l6-v2")
     assert drop_model(owner, "other-model")["documents"] == 0
     assert contents(database) == ["one"]
+
+
+def test_many_sources_are_few_round_trips(ledger: Ledger, database: Database) -> None:
+    """A database far away takes 50 ms for each."""
+    if "host=/" not in database.conninfo:
+        pytest.skip("the relay stands before a socket")
+    with relayed(database.conninfo) as (conninfo, relay):
+        far = Database(conninfo)
+        counted = []
+        for sources in (1, 2, 40):  # the first opens the pool
+            before = relay.round_trips
+            Ledger(far, model=ledger.model).write([indexed(f"/docs/{n}", f"one {n}", "two") for n in range(sources)])
+            counted.append(relay.round_trips - before)
+        far.close()
+    assert 0 < counted[1] <= 8, counted
+    assert 0 < counted[2] <= 8, counted
+    assert len(contents(database)) == 80
+    assert_books_agree(database)
