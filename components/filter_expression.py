@@ -4,30 +4,40 @@ The filter language: `lang in ["en", "de"] and year >= 2024 and not draft`.
     expression  = conjunction { "or" conjunction }
     conjunction = negation { "and" negation }
     negation    = "not" negation | "(" expression ")" | comparison
-    comparison  = field [ operator value | [ "not" ] "in" "[" value { "," value } "]" ]
+    comparison  = field [ operator value | [ "not" ] "in" list | [ "not" ] "like" string
+                        | [ "not" ] "contains" ( value | list ) | [ "not" ] "overlaps" list ]
     operator    = "==" | "=" | "!=" | ">" | ">=" | "<" | "<="
     field       = name { "." name }         names of letters, digits, "_" and "-"; others in backquotes: `my field`
+    list        = "[" [ value { "," value } ] "]"
     value       = number | string | date | "true" | "false" | "null"
 
 - A field alone asks whether it is true: `draft` is `draft == true`, and `not draft` also holds where there is no draft.
 - Fields are metadata; `meta.` may be written before them and must be for a metadata field named `id` or `content`.
+- A dot goes into a mapping, `author.name`; in backquotes it is part of the key: `` `a.b` ``. Two backquotes there are one.
 - Strings stand in single or double quotes, with backslash escapes; dates (`2024-01-31`, `2024-01-31T09:30:00Z`) need
   no quotes. `>`, `>=`, `<` and `<=` take numbers and dates.
 - `==` is as strict as Haystack's: `year == "2024"` does not find the number 2024. A missing field equals `null`.
+- `tags contains "x"` asks a list for an element, `tags contains ["x", "y"]` for all of these, `tags overlaps ["x", "y"]` for
+  any. `title like "%x_"` is SQL's: `%` stands for any text, `_` for any character, a backslash before them for themselves.
 - Keywords may be written in any case.
 """
 
 from __future__ import annotations
 
+import math
 import re
 from datetime import datetime
 from typing import Any, NamedTuple, NoReturn
 
 from database.errors import InvalidInputError
+from database.field_names import join_keys, split_name
 
 Filter = dict[str, Any]
 
 MAX_LENGTH = 20_000
+MAX_DIGITS = 4000
+"""Python reads no integer of more than 4300."""
+
 MAX_DEPTH = 50
 """Nesting that people do not write, but that would exhaust the stack of whoever translates the filter."""
 
@@ -40,7 +50,7 @@ _TOKEN = re.compile(
       (?P<date>{_DATE})(?![\w.])
     | (?P<number>[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)(?![\w.])
     | (?P<string>"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*')
-    | (?P<name>(?:[^\W\d][\w-]*|`[^`]+`)(?:\.(?:[\w-]+|`[^`]+`))*)
+    | (?P<name>(?:[^\W\d][\w-]*|`(?:[^`]|``)+`)(?:\.(?:[\w-]+|`(?:[^`]|``)+`))*)
     | (?P<operator>==|!=|>=|<=|=|>|<)
     | (?P<mark>[()\[\],])
     | (?P<end>$)
@@ -88,6 +98,11 @@ def qualified(name: str) -> str:
     return name if name in OWN_FIELDS or name.startswith("meta.") else f"meta.{name}"
 
 
+def has_lone_backslash(pattern: str) -> bool:
+    """Whether a pattern of `like` ends in a backslash that stands before nothing."""
+    return (len(pattern) - len(pattern.rstrip("\\"))) % 2 == 1
+
+
 class _Parser:
     def __init__(self, text: str) -> None:
         self.text = text
@@ -131,19 +146,42 @@ class _Parser:
     def _comparison(self) -> Filter:
         if self._now.kind != "name":
             self._fail("a field, 'not' or '('")
-        field = qualified(re.sub(r"`([^`]+)`", r"\1", self._next().text))
+        field = qualified(join_keys(split_name(self._next().text)))
         if self._now.kind == "operator":
             operator = "==" if self._now.text == "=" else self._now.text
             self._next()
             return {"field": field, "operator": operator, "value": self._value(ordered=operator[0] in "<>")}
-        if self._take("in"):
-            return {"field": field, "operator": "in", "value": self._values()}
-        if self._now.kind == "not":
+        negated = self._now.kind == "not"
+        if negated:
             self._next()
-            if not self._take("in"):
-                self._fail("'in'")
-            return {"field": field, "operator": "not in", "value": self._values()}
+        word = self._now.text.lower() if self._now.kind in ("in", "name") else ""
+        if word in ("in", "like", "contains", "overlaps"):
+            self._next()
+            return self._worded(field, word, negated=negated)
+        if negated:
+            self._fail("'in', 'like', 'contains' or 'overlaps'")
         return {"field": field, "operator": "==", "value": True}
+
+    def _worded(self, field: str, word: str, *, negated: bool) -> Filter:
+        if word == "like":
+            return {"field": field, "operator": "not like" if negated else "like", "value": self._like()}
+        if word == "in":
+            return {"field": field, "operator": "not in" if negated else "in", "value": self._values()}
+        several = word == "overlaps" or self._now.kind == "["
+        place = self._now
+        values = self._values() if several else [self._value()]
+        if not values:
+            raise _error(self.text, place, "a list that is not empty")
+        found = {"field": field, "operator": f"array_{word}", "value": values}
+        return {"operator": "NOT", "conditions": [found]} if negated else found
+
+    def _like(self) -> str:
+        token = self._now
+        pattern = self._literal(token) if token.kind == "string" else None
+        if pattern is None or has_lone_backslash(pattern):
+            self._fail('a pattern in quotes, such as "a%"')
+        self._next()
+        return str(pattern)
 
     def _values(self) -> list[Any]:
         if not self._take("["):
@@ -167,7 +205,7 @@ class _Parser:
         if token.kind in _CONSTANTS:
             return _CONSTANTS[token.kind]
         if token.kind == "number":
-            return int(token.text) if re.fullmatch(r"[+-]?\d+", token.text) else float(token.text)
+            return self._number(token.text)
         if token.kind == "string":
             return re.sub(r"\\(.)", lambda m: _ESCAPES.get(m[1], m[1]), token.text[1:-1], flags=re.DOTALL)
         if token.kind == "date":
@@ -175,6 +213,13 @@ class _Parser:
                 self._fail("a day that exists")
             return token.text
         return self._fail("a string in quotes, a number, a date, true, false or null")
+
+    def _number(self, text: str) -> int | float:
+        if re.fullmatch(r"[+-]?\d+", text) and len(text) <= MAX_DIGITS:
+            return int(text)
+        if len(text) > MAX_DIGITS or not math.isfinite(number := float(text)):
+            self._fail("a number that is not as large")
+        return number
 
     @property
     def _now(self) -> Token:

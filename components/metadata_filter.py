@@ -6,26 +6,35 @@ One filter from whatever the caller has: an expression, a mapping, or a Haystack
     {"field": "meta.year", "operator": ">=", "value": 2020}     a Haystack filter, also with AND, OR and NOT
 
 A mapping's value is what the field must equal, a list of what it may equal, or operators with their values. A string that
-begins with a brace is a mapping or a Haystack filter in JSON.
+begins with a brace is a mapping or a Haystack filter in JSON. What the operators mean is in docs/filters.md.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 import math
 from collections.abc import Mapping
+from copy import deepcopy
 from datetime import date, datetime
 from typing import Any
 
-from haystack import component, default_to_dict
+from haystack import component, default_from_dict, default_to_dict
+from haystack.core.serialization import import_class_by_name
 
-from components.filter_expression import MAX_DEPTH, Filter, is_date, parse_expression, qualified
+from components.field_knowledge import DOCUMENT_FIELDS, FieldKnowledge
+from components.filter_expression import MAX_DEPTH, Filter, has_lone_backslash, is_date, parse_expression, qualified
+from database.document_rows import shown
 from database.errors import InvalidInputError
+from database.filters import COMPARISONS
+
+logger = logging.getLogger(__name__)
 
 FilterLike = str | Mapping[str, Any] | None
 
-COMPARISONS = ("==", "!=", ">", ">=", "<", "<=", "in", "not in")
 CONNECTIVES = ("AND", "OR", "NOT")
+_ARRAYS = {"contains": "array_contains", "overlaps": "array_overlaps"}
+_NEGATED = {f"not {name}": name for name in (*_ARRAYS, *_ARRAYS.values())}
 
 
 def parse_filter(given: FilterLike) -> Filter | None:
@@ -65,34 +74,71 @@ class MetadataFilter:
     """
     Turns a caller's filter into Haystack's, inside a scope that no caller can leave.
 
-    :param scope: A filter that holds for every run, in any form; callers only narrow it. `None` means none.
+    With a document store, a field that no document has is an error that names the nearest one, and a comparison whose type no
+    document has is a warning. The store is asked at most once a minute; where it cannot be, or is empty, nothing is checked.
+
+    :param scope: A filter that holds for every run, in any form; callers only narrow it. `None` means none. It is not checked.
+    :param document_store: Any document store with `get_metadata_fields_info`.
     """
 
-    def __init__(self, scope: str | dict[str, Any] | None = None) -> None:
-        self.scope = scope
+    def __init__(self, scope: str | dict[str, Any] | None = None, *, document_store: Any | None = None) -> None:
+        self.scope = deepcopy(scope)
+        self.document_store = document_store
         self._scope = parse_filter(scope)
+        self._knowledge = None if document_store is None else FieldKnowledge(document_store)
 
     def to_dict(self) -> dict[str, Any]:
         """Serialize the component to a dictionary."""
-        return default_to_dict(self, scope=self.scope)
+        store = None if self.document_store is None else self.document_store.to_dict()
+        return default_to_dict(self, scope=self.scope, document_store=store)
 
-    @component.output_types(filters=dict[str, Any] | None)
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> MetadataFilter:
+        """Deserialize the component from a dictionary."""
+        parameters = dict(data["init_parameters"])
+        if isinstance(store := parameters.get("document_store"), dict):
+            kind: Any = import_class_by_name(store["type"])
+            parameters["document_store"] = kind.from_dict(store)
+        found: MetadataFilter = default_from_dict(cls, {**data, "init_parameters": parameters})
+        return found
+
+    @component.output_types(filters=dict[str, Any] | None, warnings=list[str])
     def run(self, filters: str | dict[str, Any] | None = None) -> dict[str, Any]:
         """
         Normalise a filter and add the scope.
 
         :param filters: An expression, a mapping or a Haystack filter.
-        :returns: `filters`: a Haystack filter, or `None` if there is neither filter nor scope.
-        :raises InvalidInputError: If it is no filter.
+        :returns: `filters`: a Haystack filter, or `None` if there is neither filter nor scope; `warnings`: comparisons that
+            find nothing because no document's value has their type.
+        :raises InvalidInputError: If it is no filter, or names a field that no document has.
         """
-        return {"filters": combine(self._scope, parse_filter(filters))}
+        parsed = parse_filter(filters)
+        warnings = self._knowledge.check(parsed) if self._knowledge is not None and parsed is not None else []
+        for warning in warnings:
+            logger.warning("Filter: %s", warning)
+        # A copy: what is handed out may be changed by whoever gets it.
+        return {"filters": combine(deepcopy(self._scope), parsed), "warnings": warnings}
 
 
 def _json(text: str) -> Mapping[str, Any]:
     try:
-        found: Mapping[str, Any] = json.loads(text)
-    except (json.JSONDecodeError, RecursionError) as exc:
+        found: Mapping[str, Any] = json.loads(text, object_pairs_hook=_without_repeats)
+    except InvalidInputError:
+        raise
+    except (ValueError, RecursionError) as exc:  # also an integer of more digits than Python reads
         raise InvalidInputError(f"The filter begins as JSON, but is not JSON: {exc}.") from None
+    return found
+
+
+def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """JSON would silently keep the last of several."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        repeated = next(name for number, (name, _) in enumerate(pairs) if name in dict(pairs[:number]))
+        raise InvalidInputError(
+            f"The filter names {repeated} twice in one mapping.",
+            hint='Give its operators together: {"year": {">": 1, "<": 9}}.',
+        )
     return found
 
 
@@ -104,7 +150,7 @@ def _from_mapping(given: Mapping[str, Any]) -> Filter | None:
     conditions = []
     for name, wanted in given.items():
         if not isinstance(name, str) or not name:
-            raise InvalidInputError(f"A filter's field must be a name, but is {name!r}.")
+            raise InvalidInputError(f"A filter's field must be a name, but is {shown(name)}.")
         if isinstance(wanted, Mapping):
             if not wanted:
                 raise InvalidInputError(f"The filter gives no operator for {name}.", hint=_OPERATORS_HINT)
@@ -120,44 +166,66 @@ def _checked(given: Mapping[str, Any], depth: int = 1) -> Filter:
         raise InvalidInputError(f"A filter nests at most {MAX_DEPTH} deep.")
     if not isinstance(given, Mapping) or not _is_haystack(given):
         raise InvalidInputError(
-            f"A Haystack filter has field, operator and value, or operator and conditions, but this part is {given!r}."
+            f"A Haystack filter has field, operator and value, or operator and conditions, but this part is {shown(given)}."
         )
     if "field" in given:
         if not isinstance(given["field"], str) or not given["field"]:
-            raise InvalidInputError(f"A filter's field must be a name, but is {given['field']!r}.")
-        return _condition(given["field"], given["operator"], given["value"])
+            raise InvalidInputError(f"A filter's field must be a name, but is {shown(given['field'])}.")
+        found = _condition(given["field"], given["operator"], given["value"])
+        return {**found, "field": given["field"]} if given["field"] in DOCUMENT_FIELDS and "field" in found else found
     operator, conditions = given["operator"], given["conditions"]
     if operator not in CONNECTIVES:
-        raise InvalidInputError(f"Conditions are joined by AND, OR or NOT, but here by {operator!r}.")
+        raise InvalidInputError(f"Conditions are joined by AND, OR or NOT, but here by {shown(operator)}.")
     if not isinstance(conditions, (list, tuple)):
         raise InvalidInputError(f"{operator} takes a list of conditions, but has {type(conditions).__name__}.")
     return {"operator": operator, "conditions": [_checked(one, depth + 1) for one in conditions]}
 
 
-_OPERATORS_HINT = f"Operators are {', '.join(COMPARISONS)}."
+_OPERATORS_HINT = f"Operators are {', '.join((*COMPARISONS, *_ARRAYS))}."
 
 
 def _condition(name: str, operator: Any, value: Any) -> Filter:
+    if isinstance(operator, str) and operator in _NEGATED:
+        return {"operator": "NOT", "conditions": [_condition(name, _NEGATED[operator], value)]}
+    operator = _ARRAYS.get(operator, operator) if isinstance(operator, str) else operator
     if operator not in COMPARISONS:
-        raise InvalidInputError(f"The filter compares {name} by {operator!r}.", hint=_OPERATORS_HINT)
+        raise InvalidInputError(f"The filter compares {name} by {shown(operator)}.", hint=_OPERATORS_HINT)
+    several = isinstance(value, (list, tuple, set))
     if operator in ("in", "not in"):
-        if not isinstance(value, (list, tuple, set)):
-            raise InvalidInputError(f"'{operator}' takes a list of values for {name}, but has {value!r}.")
+        if not several:
+            raise InvalidInputError(f"'{operator}' takes a list of values for {name}, but has {shown(value)}.")
         value = [_scalar(name, one) for one in value]
-    elif isinstance(value, (list, tuple)) and operator in ("==", "!="):
+    elif operator in _ARRAYS.values():
+        value = [_element(name, one) for one in (value if several else [value])]
+        if not value:
+            raise InvalidInputError(f"'{operator}' takes at least one value for {name}, but has none.")
+    elif several and operator in ("==", "!="):
         value = [_scalar(name, one) for one in value]  # a list is equal to a list, as in Haystack
     else:
         value = _scalar(name, value)
     if operator[0] in "<>" and not _ordered(value):
-        raise InvalidInputError(f"'{operator}' compares {name} with a number or an ISO date, but was given {value!r}.")
+        raise InvalidInputError(
+            f"'{operator}' compares {name} with a number or an ISO date, but was given {shown(value)}."
+        )
+    if operator.endswith("like") and (not isinstance(value, str) or has_lone_backslash(value)):
+        raise InvalidInputError(
+            f"'{operator}' takes a pattern for {name}, such as \"a%\", but was given {shown(value)}."
+        )
     return {"field": qualified(name), "operator": operator, "value": value}
+
+
+def _element(name: str, value: Any) -> Any:
+    """What stands in a list: also a mapping, which a list contains where one of its mappings has these entries."""
+    if isinstance(value, Mapping):
+        return {str(key): _element(name, one) for key, one in value.items()}
+    return [_element(name, one) for one in value] if isinstance(value, (list, tuple)) else _scalar(name, value)
 
 
 def _scalar(name: str, value: Any) -> Any:
     usable = value is None or isinstance(value, (str, bool, int, float, date))
     if not usable or (isinstance(value, float) and not math.isfinite(value)):
         raise InvalidInputError(
-            f"The filter compares {name} with {value!r}, which is not a value that metadata can have."
+            f"The filter compares {name} with {shown(value)}, which is not a value that metadata can have."
         )
     return value.isoformat() if isinstance(value, date) and not isinstance(value, datetime) else value
 

@@ -99,7 +99,7 @@ def build_search_pipeline(
     generator = _language_model(settings) if settings.has_language_model else None
     pipeline.add_component("rewriter", QuestionRewriter(generator))
     pipeline.add_component("embedder", _embedder(settings, model))
-    pipeline.add_component("metadata_filter", MetadataFilter(scope))
+    pipeline.add_component("metadata_filter", MetadataFilter(scope, document_store=store))
     pipeline.add_component("retriever", _retriever(settings, store))
     pipeline.connect("rewriter.question", "embedder.text")
     pipeline.connect("rewriter.question", "retriever.query")
