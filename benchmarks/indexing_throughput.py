@@ -1,7 +1,7 @@
 """
 Indexing against the embedder alone, on the same chunks: what conversion, database and overlap cost.
 
-    python benchmarks/indexing_throughput.py FOLDER [--limit N]
+    python -m benchmarks.indexing_throughput FOLDER [--limit N]
 
 The embedder alone runs before and after the indexing, so that a machine that slows down does not count against either. Model
 and converter process have been started when the clock starts.
@@ -11,13 +11,10 @@ from __future__ import annotations
 
 import argparse
 import sys
-import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
+from benchmarks.measuring import MISSED, seconds, temporary_home
 from config import Settings
 from pipelines.api import open_ledger, sync_rules
 from pipelines.indexing_driver import IndexingDriver
@@ -35,13 +32,6 @@ def chunks_of(plan: SyncPlan, settings: Settings) -> list[Any]:
     return [d for planned in plan.to_convert for d in prepare(pipeline, planned.path, planned.meta).documents]
 
 
-def seconds(work: Any, *arguments: Any, **options: Any) -> float:
-    """How long a call takes."""
-    started = time.perf_counter()
-    work(*arguments, **options)
-    return time.perf_counter() - started
-
-
 def main() -> None:
     """Measure, print, and end with 5 below the threshold."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -50,9 +40,8 @@ def main() -> None:
     parser.add_argument("--threshold", type=float, default=0.9)
     arguments = parser.parse_args()
 
-    with tempfile.TemporaryDirectory(prefix="synapse-", ignore_cleanup_errors=True) as home:
-        Path(home).chmod(0o755)
-        settings = Settings(home=Path(home) / "home")
+    with temporary_home() as home:
+        settings = Settings(home=home)
         ledger = open_ledger(settings)
         rules = sync_rules(settings)
         files = sorted(scan([arguments.folder], suffixes=rules.suffixes).files)[: arguments.limit]
@@ -74,7 +63,7 @@ def main() -> None:
         ledger.database.close()
         if ledger.database.server is not None:
             ledger.database.server.stop()
-    sys.exit(0 if ratio >= arguments.threshold else 5)
+    sys.exit(0 if ratio >= arguments.threshold else MISSED)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """
 Peak memory of indexing 200 files against 2,000, in the program and in its converter process.
 
-    python benchmarks/memory.py [--files N N]
+    python -m benchmarks.memory [--files N N]
 
 Chunks are embedded by the real model; sizes are the same for every file, so that only their number differs.
 """
@@ -12,15 +12,12 @@ import argparse
 import os
 import subprocess
 import sys
-import tempfile
 import threading
 import time
-from pathlib import Path
 
 import psutil
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
+from benchmarks.measuring import MISSED, temporary_home
 from config import PROJECT
 
 
@@ -35,18 +32,17 @@ def main() -> None:
         print(f"{files:>6} files: peak {found / 2**20:.0f} MiB")
     ratio = peaks[1] / peaks[0]
     print(f"ratio {ratio:.2f} (at most {arguments.limit})")
-    sys.exit(0 if ratio <= arguments.limit else 5)
+    sys.exit(0 if ratio <= arguments.limit else MISSED)
 
 
 def peak(files: int) -> int:
     """Bytes that the program and its converter process held at most, together, while they indexed."""
-    with tempfile.TemporaryDirectory(prefix="synapse-", ignore_cleanup_errors=True) as name:
-        Path(name).chmod(0o755)
-        folder = Path(name) / "files"
+    with temporary_home() as home:
+        folder = home.parent / "files"
         folder.mkdir()
         for number in range(files):
             (folder / f"{number}.txt").write_text(f"File number {number} speaks of the number {number}. " * 8)
-        environment = {**os.environ, "SYNAPSE_HOME": str(Path(name) / "home")}
+        environment = {**os.environ, "SYNAPSE_HOME": str(home)}
         command = [sys.executable, str(PROJECT / "synapse.py"), "index", str(folder), "--json"]
         with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL) as program:
             watcher = Watcher(program.pid)

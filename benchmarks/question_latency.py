@@ -11,13 +11,11 @@ from __future__ import annotations
 
 import argparse
 import random
-import statistics
-import tempfile
-from pathlib import Path
 
 import numpy as np
 from haystack import Document
 
+from benchmarks.measuring import p50, p95, temporary_home
 from components.sentences import sentence_spans
 from config import PROJECT, Settings
 from database.connection import open_database
@@ -64,9 +62,8 @@ def main() -> None:
     parser.add_argument("--chunks", type=int, default=10_000)
     parser.add_argument("--rounds", type=int, default=10)
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="synapse-", ignore_cleanup_errors=True) as folder:
-        Path(folder).chmod(0o755)
-        settings = Settings(home=Path(folder) / "home")
+    with temporary_home() as home:
+        settings = Settings(home=home)
         fill(settings, options.chunks)
         assistant = Assistant(settings)
         for question in QUESTIONS:
@@ -78,8 +75,7 @@ def main() -> None:
             database.server.stop()
     for stage in ("embedder", "retriever", "answerer", "total"):
         values = sorted(found[stage] for found in timings if stage in found)
-        p95 = values[int(0.95 * (len(values) - 1))]
-        print(f"{stage:<10} p50 {statistics.median(values):7.1f} ms   p95 {p95:7.1f} ms   n {len(values)}")
+        print(f"{stage:<10} p50 {p50(values):7.1f} ms   p95 {p95(values):7.1f} ms   n {len(values)}")
 
 
 if __name__ == "__main__":
