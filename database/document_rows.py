@@ -132,7 +132,7 @@ def write_rows(
     :raises DuplicateRowsError: If the policy is `fail` and an id exists, or stands twice.
     """
     written: set[str] = set()
-    staged = len(documents) >= STAGED_FROM and bool(connection.execute(_SQL["may_stage"]).fetchone())
+    staged = len(documents) >= STAGED_FROM and connection.execute(_SQL["may_stage"]).fetchone() is not None
     for batch in _batches(documents, policy=policy):
         rows = rows_from_documents(batch, table=_name(table), dimension=dimension, vector_type=vector_type)
         if staged:
@@ -157,7 +157,9 @@ async def write_rows_async(
 ) -> int:
     """`write_rows`, for asyncio."""
     written: set[str] = set()
-    staged = len(documents) >= STAGED_FROM and bool(await (await connection.execute(_SQL["may_stage"])).fetchone())
+    staged = len(documents) >= STAGED_FROM
+    if staged:
+        staged = await (await connection.execute(_SQL["may_stage"])).fetchone() is not None
     for batch in _batches(documents, policy=policy):
         rows = rows_from_documents(batch, table=_name(table), dimension=dimension, vector_type=vector_type)
         if staged:
