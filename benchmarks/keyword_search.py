@@ -12,12 +12,13 @@ import random
 import re
 from collections import Counter
 from collections.abc import Iterator
+from itertools import islice
 
 from haystack import Document
 
 from benchmarks.corpora import scifact, zipf_texts
 from benchmarks.measuring import Finding, Options, Skipped, in_turn, p50, p95, say, seconds
-from benchmarks.stores import TABLE, batches, benchmark_server, our_store, settle
+from benchmarks.stores import BATCH, TABLE, benchmark_server, our_store, settle
 
 BOUNDS = {10_000: 10.0, 100_000: 75.0}
 """Milliseconds that are wanted, by the number of chunks."""
@@ -35,7 +36,7 @@ def run(options: Options) -> list[Finding]:
             size = chunks if not options.quick else chunks // 200
             missing = (Document(id=f"row {n}", content=next(texts)) for n in range(written, size))
             took = 0.0
-            for batch in batches(missing):
+            while batch := list(islice(missing, BATCH)):
                 took += seconds(ours.write_documents, batch)
                 if not written:
                     for document in batch[:2_000]:

@@ -44,7 +44,7 @@ class OurStore:
 
     def write(self, rows: Any, texts: list[str], places: list[int]) -> None:
         """Load the empty table; its indexes are built afterwards."""
-        bulk_write(self.server, self.store, _documents(rows, texts, places))
+        bulk_write(self.store, _documents(rows, texts, places))
 
     def build(self) -> None:
         """Done already."""

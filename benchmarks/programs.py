@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.corpora import embedded, scifact
-from benchmarks.measuring import Finding, Options
+from benchmarks.measuring import MISSED, Finding, Options
 from config import PROJECT
 
 

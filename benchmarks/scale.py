@@ -52,7 +52,7 @@ def _at(size: int, options: Options) -> dict[str, float]:
     with benchmark_server() as server, our_store(server) as ours, peak_of(server.data) as peak:
         began = time.perf_counter()
         until: dict[str, float] = {}
-        bulk_write(server, ours, _documents(size), lambda step: until.update({step: time.perf_counter() - began}))
+        bulk_write(ours, _documents(size), lambda step: until.update({step: time.perf_counter() - began}))
         loaded = time.perf_counter() - began
         settle(server, TABLE)
         questions = clusters(options.size(100, 5), seed=2)

@@ -14,6 +14,7 @@ from psycopg.sql import SQL, Identifier
 
 from benchmarks.machine import note_server
 from benchmarks.measuring import temporary_home
+from database.bulk_load import load_documents
 from database.document_store import SynapseDocumentStore
 from database.embedded import EmbeddedServer
 
@@ -88,43 +89,19 @@ def owner(server: EmbeddedServer) -> psycopg.Connection[Any]:
     return psycopg.connect(server.conninfo(owner=True), autocommit=True)
 
 
-def fill(
-    server: EmbeddedServer, store: SynapseDocumentStore, documents: Iterable[Document], progress: Progress | None = None
-) -> None:
+def fill(server: EmbeddedServer, store: SynapseDocumentStore, documents: Iterable[Document]) -> None:
     """Load a new table, its indexes built afterwards, and leave it with statistics."""
-    bulk_write(server, store, documents, progress)
+    bulk_write(store, documents)
     settle(server, store.table_name)
 
 
-def bulk_write(
-    server: EmbeddedServer, store: SynapseDocumentStore, documents: Iterable[Document], progress: Progress | None = None
-) -> None:
+def bulk_write(store: SynapseDocumentStore, documents: Iterable[Document], progress: Progress | None = None) -> None:
     """
     Load a new table the way that migrations and new models do.
 
     :param progress: Called with the step that is at work: `rows`, then others.
     """
-    try:
-        from database.bulk_load import load_documents
-    except ImportError:
-        definition = drop_hnsw(server, store.table_name)
-        for batch in batches(documents):
-            store.write_documents(batch)
-            if progress:
-                progress("rows")
-        with owner(server) as connection:
-            connection.execute(definition)  # type: ignore[arg-type]  # PostgreSQL's own words
-        return
     load_documents(store.database, store, documents, progress=(lambda at: progress(at.step)) if progress else None)
-
-
-def drop_hnsw(server: EmbeddedServer, table: str) -> str:
-    """Drop a table's HNSW index; returns the statement that builds it again."""
-    with owner(server) as connection:
-        row = connection.execute("SELECT pg_get_indexdef(%s::regclass)", (f"{table}_hnsw_index",)).fetchone()
-        connection.execute(SQL("DROP INDEX {}").format(Identifier(f"{table}_hnsw_index")))
-    assert row is not None
-    return str(row[0])
 
 
 def settle(server: EmbeddedServer, table: str) -> None:
@@ -132,15 +109,3 @@ def settle(server: EmbeddedServer, table: str) -> None:
     with owner(server) as connection:
         connection.execute(SQL("VACUUM ANALYZE {}").format(Identifier(table)))
         connection.execute("CHECKPOINT")
-
-
-def batches(documents: Iterable[Document], size: int = BATCH) -> Iterator[list[Document]]:
-    """Documents in lists of a size."""
-    batch: list[Document] = []
-    for document in documents:
-        batch.append(document)
-        if len(batch) == size:
-            yield batch
-            batch = []
-    if batch:
-        yield batch

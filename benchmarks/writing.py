@@ -62,7 +62,7 @@ def run_bulk(options: Options) -> list[Finding]:
             if turn == 1 or options.quick:
                 plain = plain_write(server, rows)
             with our_store(server, table="documents_bulk") as store:
-                ours.append(seconds(bulk_write, server, store, rows))
+                ours.append(seconds(bulk_write, store, rows))
             say(f"ours {ours[-1]:.1f} s, raw COPY {raw[-1][0]:.1f} s with HNSW, {raw[-1][1]:.1f} s with both indexes")
     best, best_hnsw, best_both = min(ours), min(first for first, _ in raw), min(both for _, both in raw)
     beside = {
@@ -98,7 +98,7 @@ def run_served(options: Options) -> list[Finding]:
     with benchmark_server() as server, our_store(server, table="documents_served") as ours:
         plain = plain_store(server)
         start = documents(size)
-        bulk_write(server, ours, start)
+        bulk_write(ours, start)
         plain.count_documents()  # makes the table and its indexes
         _copied(server, PLAIN_TABLE, start)
         for table in (ours.table_name, PLAIN_TABLE):
