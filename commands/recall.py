@@ -49,6 +49,7 @@ def recall(
 
         from config import Settings
         from database.index_recall import SampledTable
+        from database.metadata_fields import declared_fields
         from pipelines.query import document_store, question_model
 
         settings = Settings.from_env()
@@ -60,7 +61,8 @@ def recall(
         if not table.rows or not vectors:
             _say_empty(store, json_=json_)
             raise typer.Exit(BELOW_THRESHOLD if at_least is not None else 0)
-        filters: list[tuple[str, Filter | None, float]] = [("", None, 1.0), *_filters(table, given)]
+        declared = {field.name for field in declared_fields(store.database, store.table_name)}
+        filters: list[tuple[str, Filter | None, float]] = [("", None, 1.0), *_filters(table, given, declared)]
         certificate = _certified(
             store, table, vectors, filters=filters, settings=settings, top_k=top_k, target=at_least or 0.99,
             seconds=seconds, quiet=json_,
@@ -102,7 +104,9 @@ def _embedded(questions: Sequence[str], model: EmbeddingModel) -> list[list[floa
     return [embedder.run(text=question)["embedding"] for question in questions]
 
 
-def _filters(table: SampledTable, given: Sequence[tuple[str, Filter | None]]) -> list[tuple[str, Filter | None, float]]:
+def _filters(
+    table: SampledTable, given: Sequence[tuple[str, Filter | None]], declared: set[str]
+) -> list[tuple[str, Filter | None, float]]:
     """Those that were given, or else some that the metadata suggest, each with the share that passes."""
     from database.index_recall import frequent_filters
 
@@ -110,7 +114,7 @@ def _filters(table: SampledTable, given: Sequence[tuple[str, Filter | None]]) ->
     if not given:
         import json
 
-        for one in frequent_filters(table.metadata(2000), shares=SHARES):
+        for one in frequent_filters(table.metadata(2000), shares=SHARES, declared=declared):
             value = json.dumps(one["value"], ensure_ascii=False)
             found.append((f"{one['field'].removeprefix('meta.')} == {value}", one))
     return [(text, filters, table.share(filters)) for text, filters in found]

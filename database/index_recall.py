@@ -7,7 +7,7 @@ Only reads, through the store's own searches: they block no writer. Samples of a
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,9 @@ SAMPLE = 20_000
 
 TIE = 1e-6
 """Scores this close are ties: any of such documents is as right as the other. float32 has seven digits."""
+
+HOUSEKEEPING = frozenset({"content_hash", "modified", "position", "span"})
+"""Metadata that indexing adds and nobody filters by."""
 
 _SQL = statements(Path(__file__).with_suffix(".sql"))
 
@@ -192,23 +195,26 @@ def recall(back: Sequence[Document], truth: Sequence[Document], *, smaller_is_be
     return min(len(near_enough), len(truth)) / len(truth)
 
 
-def frequent_filters(metadata: Sequence[Mapping[str, Any]], *, shares: Sequence[float]) -> Iterator[Filter]:
+def frequent_filters(
+    metadata: Sequence[Mapping[str, Any]], *, shares: Sequence[float], declared: Collection[str] = ()
+) -> Iterator[Filter]:
     """
     Filters that pass about such shares of the documents: a field equal to one of its values, each field once if possible.
 
     :param metadata: Of a sample of the documents.
     :param shares: 0 to 1; a share for which nothing comes within a factor of three has no filter.
+    :param declared: Fields that are taken before others.
     """
     counts: dict[tuple[str, Any], int] = {}
     for meta in metadata:
         for name, value in meta.items():
-            if isinstance(value, str | bool | int) and len(str(value)) <= 80:
+            if name not in HOUSEKEEPING and isinstance(value, str | bool | int) and len(str(value)) <= 80:
                 counts[name, value] = counts.get((name, value), 0) + 1
     used: set[str] = set()
     for share in shares:
         wanted = share * len(metadata)
         close = [
-            (key[0] in used, max(count / wanted, wanted / count), str(key), key)
+            (key[0] in used, key[0] not in declared, max(count / wanted, wanted / count), str(key), key)
             for key, count in counts.items()
             if count >= 3 and wanted / 3 <= count <= wanted * 3 and count < len(metadata)
         ]

@@ -94,19 +94,19 @@ class Comparison:
     @property
     def words(self) -> str:
         """What to make of it, in a sentence."""
-        size = abs(self.difference)
+        size, measure = abs(self.difference), self.measure.replace("ndcg", "nDCG")
         low, high = self.interval if self.difference > 0 else (-self.interval[1], -self.interval[0])
         chance = f"p {'<' if self.p < 0.001 else '='} {max(self.p, 0.001):.{3 if self.p < 0.1 else 2}f}"
         if self.difference == 0 and self.interval == (0, 0):
-            return f"{self.first} and {self.second} give the same {self.measure} on every query."
+            return f"{self.first} and {self.second} give the same {measure} on every query."
         if self.is_real:
             better, worse = (self.first, self.second) if self.difference > 0 else (self.second, self.first)
             return (
-                f"{better} is better than {worse} by {size:.3f} {self.measure} ({low:.3f} to {high:.3f}, {chance}): "
+                f"{better} is better than {worse} by {size:.3f} {measure} ({low:.3f} to {high:.3f}, {chance}): "
                 "the difference is real."
             )
         return (
-            f"{self.first} and {self.second} differ by {size:.3f} {self.measure} ({chance}): "
+            f"{self.first} and {self.second} differ by {size:.3f} {measure} ({chance}): "
             f"that may be chance on {self.queries} quer{'y' if self.queries == 1 else 'ies'}."
         )
 

@@ -35,6 +35,7 @@ NOT_RUN = {
     "export DATABASE_OWNER_URL=": "needs a managed server",
     "export LLM_BASE_URL=": "needs a language model; tests/integration has a server of its own",
     "python synapse.py index reports": "shows a folder of the reader's",
+    "python synapse.py evaluate my-questions": "shows a folder of the reader's; tests/unit/test_evaluation.py",
     "python synapse.py index documents --watch": "goes on until it is stopped; tests/integration/test_watch.py",
 }
 """First words of the `bash` blocks, and why they are not run."""
@@ -127,6 +128,8 @@ SHOWN_OBJECTS = {
     "index": ["docs", "examples/documents"],
     "ask": ["What is a group to pay?"],
     "search": ["dome"],
+    "evaluate": ["examples/evaluation"],
+    "recall": ["--sample", "2"],
     "documents list": ["docs"],
     "documents show": ["docs/cli.md"],
     "documents fields": [],
@@ -161,7 +164,8 @@ def test_json_objects(home: Program) -> None:
     arguments = [[*name.split(), *given, "--json"] for name, given in SHOWN_OBJECTS.items()]
     expected = [shown[name][0] for name in SHOWN_OBJECTS]
     arguments += [["index", "docs", "--dry-run", "--json"], ["models", "drop", "nobody", "--json"]]
-    expected += [shown["index"][1], shown["Output and exit codes"][0]]
+    arguments += [["evaluate", "examples/evaluation", "--tune", "--qrels", "train", "--json"]]
+    expected += [shown["index"][1], shown["Output and exit codes"][0], shown["evaluate"][1]]
 
     done = subprocess.run(
         [sys.executable, "-c", _RUN_ALL],

@@ -186,12 +186,12 @@ def test_words() -> None:
     queries = [f"q{number}" for number in range(100)]
     good, bad = dict.fromkeys(queries, 0.8), {query: 0.7 + 0.01 * (number % 3) for number, query in enumerate(queries)}
     real = compared(("bad", bad), ("good", good), measure="ndcg@10")
-    assert real.words.startswith("good is better than bad by 0.090 ndcg@10 (0.08")
+    assert real.words.startswith("good is better than bad by 0.090 nDCG@10 (0.08")
     assert real.words.endswith("p < 0.001): the difference is real.")
     chance = compared(("one", {"a": 1.0, "b": 0.2}), ("two", {"a": 0.9, "b": 0.4, "c": 1.0}), measure="ndcg@10")
-    assert chance.words == "one and two differ by 0.050 ndcg@10 (p = 1.00): that may be chance on 2 queries."
+    assert chance.words == "one and two differ by 0.050 nDCG@10 (p = 1.00): that may be chance on 2 queries."
     assert (
-        compared(("a", good), ("b", good), measure="ndcg@10").words == "a and b give the same ndcg@10 on every query."
+        compared(("a", good), ("b", good), measure="ndcg@10").words == "a and b give the same nDCG@10 on every query."
     )
 
 
@@ -341,6 +341,12 @@ def test_filters_that_the_metadata_suggest() -> None:
         {"field": "meta.lang", "operator": "==", "value": "de"},
         {"field": "meta.shelf", "operator": "==", "value": 0},
     ]
+    assert [one["field"] for one in frequent_filters(metadata, shares=(0.1, 0.1), declared={"lang", "shelf"})] == [
+        "meta.shelf"
+    ] * 2
+    tenths = [{"shelf": number % 10, "row": number % 9, "position": number % 10} for number in range(200)]
+    assert [one["field"] for one in frequent_filters(tenths, shares=(0.1,))] == ["meta.shelf"]
+    assert [one["field"] for one in frequent_filters(tenths, shares=(0.1,), declared={"row"})] == ["meta.row"]
     assert list(frequent_filters([{}] * 5, shares=(0.5,))) == []
 
 
