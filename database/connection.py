@@ -418,7 +418,7 @@ def wrapped(exc: psycopg.Error, *, name: str) -> DatabaseError:
         )
     if isinstance(exc, psycopg.DataError | psycopg.errors.ProgramLimitExceeded):
         return DataRefusedError(f"{name} cannot hold a value: {text.split(' LINE ')[0]}")
-    if isinstance(exc, psycopg.OperationalError) and (exc.sqlstate is None or exc.sqlstate[:2] in ("08", "57")):
+    if isinstance(exc, psycopg.OperationalError) and _was_cut(exc):
         return DatabaseUnavailableError(
             f"A connection to {name} was expected, but {_reason(text)}.",
             hint="Check that the server runs and that DATABASE_URL names its host and port.",
@@ -443,6 +443,8 @@ def _reason(text: str) -> str:
 
 
 def _was_cut(exc: psycopg.OperationalError) -> bool:
+    if isinstance(exc, psycopg.errors.QueryCanceled):  # by a timeout or by hand: again, it would take as long again
+        return False
     return exc.sqlstate is None or exc.sqlstate[:2] in ("08", "57")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -170,3 +171,10 @@ async def test_a_read_with_megabytes_of_parameters_comes_back(database: Database
     assert database.read(statement, {"texts": texts}) == [{"texts": len(texts)}]
     assert await database.read_async(statement, {"texts": texts}) == [{"texts": len(texts)}]
     await database.close_async()
+
+
+def test_a_statement_timeout_is_told_as_such_and_not_run_again(database: Database) -> None:
+    start = time.monotonic()
+    with pytest.raises(DatabaseError, match="refused a statement: canceling statement due to statement timeout"):
+        database.read("SELECT pg_sleep(30)", settings={"statement_timeout": "300ms"})
+    assert time.monotonic() - start < 0.9
