@@ -27,6 +27,7 @@ from database.document_rows import Policy, documents_from_rows, write_rows, writ
 from database.errors import ConfigurationError, DatabaseError, InvalidInputError
 from database.metadata_methods import MetadataMethods
 from database.ranking import Ranking
+from database.search_plan import SearchPlan, explained, search_plan
 from database.search_queries import Searches
 from database.store_errors import store_error
 
@@ -455,6 +456,26 @@ class SynapseDocumentStore(MetadataMethods, PgvectorDocumentStore):  # type: ign
         """`hybrid_search`, for asyncio."""
         statement = self._searches.hybrid(query, query_embedding, filters=filters, top_k=top_k)
         return _scored(await self._read_async(statement))
+
+    def explain_search(
+        self,
+        query: str,
+        query_embedding: list[float],
+        *,
+        filters: dict[str, Any] | None = None,
+        top_k: int = 10,
+    ) -> SearchPlan:
+        """
+        Run a hybrid search and tell how it went: which way each leg took, the rows looked at, the time.
+
+        :param query: The question, any text.
+        :param query_embedding: Its embedding, of the table's dimension.
+        :param filters: In Haystack's syntax.
+        :param top_k: How many, at least 1.
+        """
+        searched = self._searches.hybrid(query, query_embedding, filters=filters, top_k=top_k)
+        account = self._read(explained(searched))[0]["QUERY PLAN"]
+        return search_plan(account, searched, exact_cost=self._searches.exact_cost(filters))
 
     # The names that Haystack's retrievers for pgvector call.
     _embedding_retrieval = dense_search

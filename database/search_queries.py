@@ -161,6 +161,10 @@ class Searches:
             keyword_score=SQL(_SQL["keyword_score"]),
         )
 
+    def exact_cost(self, filters: dict[str, Any] | None) -> float | None:
+        """What the planner said lately of comparing every document that passes; `None` if it was not asked."""
+        return self.costs.get(_key(*condition(filters))) if filters else None
+
     @property
     def _candidates(self) -> int:
         return self.ranking.candidates
@@ -182,7 +186,7 @@ class Searches:
         :param top_k: How many it must find in the index, where so many pass.
         """
         where, params = condition(filters)
-        key = repr((where, params, self.table.dimension)) if filters else ""
+        key = _key(where, params) if filters else ""
         cost = self.costs.get(key) if filters else None
         exactly = self.exact or (cost is not None and cost <= CHEAP)
         reach = max(wanted, REACH) if filters else wanted
@@ -263,6 +267,10 @@ class _DenseLeg:
             also=self.question,
             learn=lambda rows: self.costs.remember(self.key, rows[0]["QUERY PLAN"]),
         )
+
+
+def _key(where: Composed, params: dict[str, Any]) -> str:
+    return repr((where, params))
 
 
 def _checked(top_k: int) -> int:

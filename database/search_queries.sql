@@ -5,7 +5,7 @@
 near AS MATERIALIZED (
     SELECT {near}, distance
       FROM (SELECT {near}, embedding {operator} %(embedding)b::{vector_type} AS distance, {condition} AS passes
-              FROM {table}
+              FROM {table} AS along_the_index
              ORDER BY embedding {operator} %(embedding)b::{vector_type}
              LIMIT %(reach)s) AS reached
      WHERE passes AND distance <> 'NaN'
@@ -18,7 +18,7 @@ near AS MATERIALIZED (
     SELECT compared.*
       FROM found, LATERAL (
           SELECT {near}, embedding {operator} %(embedding)b::{vector_type} AS distance
-            FROM {table}
+            FROM {table} AS one_by_one
            WHERE documents < %(top_k)s AND embedding IS NOT NULL AND {condition}
              AND (embedding {operator} %(embedding)b::{vector_type}) <> 'NaN'
            ORDER BY (embedding {operator} %(embedding)b::{vector_type}) + 0
@@ -30,7 +30,7 @@ near AS MATERIALIZED (
 -- The same, every document that passes compared: the sum keeps the HNSW index out.
 nearest AS MATERIALIZED (
     SELECT {near}, embedding {operator} %(embedding)b::{vector_type} AS distance
-      FROM {table}
+      FROM {table} AS one_by_one
      WHERE embedding IS NOT NULL AND {condition} AND (embedding {operator} %(embedding)b::{vector_type}) <> 'NaN'
      ORDER BY (embedding {operator} %(embedding)b::{vector_type}) + 0
      LIMIT %(near)s
@@ -85,7 +85,7 @@ totals AS MATERIALIZED (
       FROM asked
 ), weighed AS MATERIALIZED (
     SELECT document_id AS id, -(weights <#> (SELECT weights FROM question)) AS weight
-      FROM {keywords} {passing}
+      FROM {keywords} AS with_the_rarest {passing}
      WHERE terms && (SELECT rarest FROM question)
 ), level AS (
     SELECT coalesce((SELECT weight FROM weighed ORDER BY weight DESC OFFSET %(worded)s - 1 LIMIT 1), 0) AS reached
@@ -97,7 +97,7 @@ totals AS MATERIALIZED (
     SELECT id, weight FROM weighed
      UNION ALL
     SELECT document_id, -(weights <#> (SELECT weights FROM question))
-      FROM {keywords} {passing}
+      FROM {keywords} AS with_others {passing}
      WHERE terms && (SELECT terms FROM others) AND NOT terms && (SELECT rarest FROM question)
      ORDER BY weight DESC, id
      LIMIT %(worded)s

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
     from components.answers import Answer
     from config import Settings
+    from database.search_plan import SearchPlan
 
 Filters = str | Mapping[str, Any] | None
 History = Sequence["ChatMessage | Mapping[str, str]"]
@@ -168,6 +169,26 @@ class Assistant:
             found = pipeline.run({name: data[name] for name in ("rewriter", "metadata_filter", "retriever")})
         documents = tuple(found[ranked_by(pipeline)]["documents"])
         return Found(documents=documents, timings_ms=_rounded(timings, began))
+
+    def explain(self, question: str, *, filters: Filters = None, top_k: int | None = None) -> SearchPlan:
+        """
+        How the search for a question goes in the database; what only chooses among its documents is left out.
+
+        :param question: What to look for.
+        :param filters: An expression, a mapping or a Haystack filter.
+        :param top_k: How many; `None` means the settings' number.
+        """
+        pipeline = self._pipeline("search")
+        _, data = self._data(question, (), filters, top_k, None)
+        with _plain_errors():
+            retriever: Any = pipeline.get_component("retriever")
+            plan: SearchPlan = retriever.document_store.explain_search(
+                question,
+                pipeline.get_component("embedder").run(text=question)["embedding"],
+                filters=pipeline.get_component("metadata_filter").run(**data["metadata_filter"])["filters"],
+                top_k=max(top_k or retriever.top_k, retriever.candidates or 0),
+            )
+        return plan
 
     def _open(self) -> tuple[Database, EmbeddingModel]:
         database = open_database(self.settings)
