@@ -10,7 +10,9 @@ WITH RECURSIVE entries AS (
 )
 SELECT keys,
        CASE jsonb_typeof(value)
-           WHEN 'string' THEN CASE WHEN synapse_instant(value, NULL) IS NULL THEN 'text' ELSE 'date' END
+           WHEN 'string' THEN CASE WHEN left(value #>> '{{}}', 5) NOT LIKE '____-' THEN 'text'
+                                   WHEN synapse_instant(value, NULL) IS NULL THEN 'text'
+                                   ELSE 'date' END
            WHEN 'object' THEN 'mapping'
            WHEN 'array' THEN 'list'
            ELSE jsonb_typeof(value)
