@@ -105,7 +105,7 @@ def build_search_pipeline(
     pipeline.connect("rewriter.question", "retriever.query")
     pipeline.connect("embedder.embedding", "retriever.query_embedding")
     pipeline.connect("metadata_filter.filters", "retriever.filters")
-    _add_rankers(pipeline, settings, store)
+    _add_rankers(pipeline, settings, model)
     return pipeline
 
 
@@ -164,7 +164,7 @@ def _retriever(settings: Settings, store: SynapseDocumentStore) -> HybridRetriev
     return HybridRetriever(store, top_k=settings.top_k, candidates=candidates, feedback=settings.feedback)
 
 
-def _add_rankers(pipeline: Pipeline, settings: Settings, store: SynapseDocumentStore) -> None:
+def _add_rankers(pipeline: Pipeline, settings: Settings, model: EmbeddingModel) -> None:
     if settings.rerank_model:
         from components.reranker import Reranker
 
@@ -173,6 +173,7 @@ def _add_rankers(pipeline: Pipeline, settings: Settings, store: SynapseDocumentS
         pipeline.connect("rewriter.question", "reranker.query")
         pipeline.connect("retriever.documents", "reranker.documents")
     if settings.diversity:
+        store = document_store(settings, model)
         diversity = MaximalMarginalRelevance(store, diversity=settings.diversity, top_k=settings.top_k)
         pipeline.add_component("diversity", diversity)
         pipeline.connect("embedder.embedding", "diversity.query_embedding")

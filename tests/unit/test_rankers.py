@@ -102,7 +102,9 @@ def test_no_embedding_neither_helps_nor_harms() -> None:
     assert ids(MaximalMarginalRelevance(diversity=0.5).run(documents, [1.0, 0.0])) == ["best", "new", "unknown", "copy"]
 
 
-@pytest.mark.parametrize("options", [{"diversity": 1.1}, {"diversity": -0.1}, {"diversity": float("nan")}, {"top_k": 0}])
+@pytest.mark.parametrize(
+    "options", [{"diversity": 1.1}, {"diversity": -0.1}, {"diversity": float("nan")}, {"top_k": 0}]
+)
 def test_what_diversity_refuses(options: dict[str, Any]) -> None:
     with pytest.raises(ConfigurationError):
         MaximalMarginalRelevance(**options)
@@ -186,7 +188,12 @@ def test_a_cross_encoder_that_is_none(tmp_path: Path, cross_encoder: Path) -> No
     tokenizer = BertTokenizerFast.from_pretrained(cross_encoder)
     tokenizer.save_pretrained(classes)
     config = BertConfig(
-        vocab_size=len(WORDS), hidden_size=4, num_hidden_layers=1, num_attention_heads=1, intermediate_size=4, num_labels=3
+        vocab_size=len(WORDS),
+        hidden_size=4,
+        num_hidden_layers=1,
+        num_attention_heads=1,
+        intermediate_size=4,
+        num_labels=3,
     )
     BertForSequenceClassification(config).save_pretrained(classes)
     with pytest.raises(ConfigurationError, match="must give one score, but .* gives 3"):
