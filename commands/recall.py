@@ -133,15 +133,17 @@ def _certified(
     quiet: bool,
 ) -> Certificate:
     from database.index_recall import answers, floor_ms
-    from evaluation.certificate import EF_SEARCHES, certify
+    from evaluation.certificate import EF_SEARCHES, EF_SEARCHES_FILTERED, certify
+
+    def tried(filter_: Filter | None) -> list[int]:
+        return sorted({*(EF_SEARCHES if filter_ is None else EF_SEARCHES_FILTERED), settings.ef_search})
 
     with progress(quiet=quiet) as bar:
         task = bar.add_task("Asking", total=len(vectors), detail="")
         found = answers(
             store,
             vectors,
-            filters=[one for _, one, _ in filters],
-            ef_searches=sorted({*EF_SEARCHES, settings.ef_search}),
+            filters=[(one, tried(one)) for _, one, _ in filters],
             top_k=top_k,
             seconds=seconds,
             on_progress=lambda done: bar.update(task, completed=done),

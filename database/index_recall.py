@@ -119,44 +119,42 @@ def answers(
     store: SynapseDocumentStore,
     vectors: Sequence[list[float]],
     *,
-    filters: Sequence[Filter | None],
-    ef_searches: Sequence[int],
+    filters: Sequence[tuple[Filter | None, Sequence[int]]],
     top_k: int,
     seconds: float,
     on_progress: Callable[[int], None] | None = None,
     clock: Callable[[], float] = time.monotonic,
 ) -> dict[tuple[int, int], list[Answer]]:
     """
-    Ask each vector under each filter, exactly once and then through the index with each `ef_search`.
+    Ask each vector under each filter, exactly once and then through the index with each of the filter's `ef_search`.
 
     Everything is asked in turn of one vector before the next comes, so that all times are of the same minutes.
 
     :param store: The table's; what is timed are its searches as the application makes them.
     :param vectors: Query embeddings.
-    :param filters: In Haystack's syntax; `None` means no filter.
-    :param ef_searches: Candidate lists to try.
+    :param filters: Each in Haystack's syntax, or `None` for no filter, with the candidate lists to try.
     :param top_k: How many documents are asked for.
     :param seconds: No vector is begun later; the first one is always asked.
     :param on_progress: Called with how many vectors were asked.
     :param clock: What the time is taken from.
     :returns: By the filter's place and `ef_search`, an answer per vector that was asked.
     """
-    exact, indexed = like(store, exact=True), {ef: like(store, ef_search=ef) for ef in ef_searches}
+    exact, indexed = like(store, exact=True), {ef: like(store, ef_search=ef) for _, some in filters for ef in some}
     found: dict[tuple[int, int], list[Answer]] = {
-        (place, ef): [] for place in range(len(filters)) for ef in ef_searches
+        (place, ef): [] for place, (_, some) in enumerate(filters) for ef in some
     }
     deadline = clock() + seconds
     if vectors:
         for one in (exact, *indexed.values()):  # connections, plans and pages that the first query would wait for
-            for wanted in filters:
+            for wanted, _ in filters:
                 one.dense_search(vectors[0], filters=wanted, top_k=top_k)
     for number, vector in enumerate(vectors):
         if number and clock() > deadline:
             break
-        for place, wanted in enumerate(filters):
+        for place, (wanted, some) in enumerate(filters):
             truth, exact_ms = _timed(exact, vector, wanted, top_k)
-            for ef, one in indexed.items():
-                back, ms = _timed(one, vector, wanted, top_k)
+            for ef in some:
+                back, ms = _timed(indexed[ef], vector, wanted, top_k)
                 found[place, ef].append(
                     Answer(
                         recall=recall(back, truth, smaller_is_better=store.vector_function == "l2_distance"),

@@ -19,6 +19,9 @@ from evaluation.evaluation import percentile
 from evaluation.statistics import bootstrap_interval, limit_if_all_perfect
 
 EF_SEARCHES = (10, 20, 40, 100, 200, 400, 1000)
+EF_SEARCHES_FILTERED = (10, 100, 1000)
+"""Under a filter, fewer: recall hangs less on it there, and time is better spent on more queries."""
+
 COSINE = 0.5
 """
 Between a made query and the document that it is made of. With it, the recall of made queries is that of real claims, or below:
@@ -60,6 +63,14 @@ class Group:
     exact_ms: float
     settings: list[Setting]
 
+    def at(self, ef_search: int) -> Setting:
+        """What that `ef_search` reaches at least: the next smaller one where it was not measured."""
+        return max(
+            (one for one in self.settings if one.ef_search <= ef_search),
+            key=lambda one: one.ef_search,
+            default=self.settings[0],
+        )
+
 
 @dataclass(frozen=True, kw_only=True)
 class Certificate:
@@ -90,8 +101,7 @@ class Certificate:
     @property
     def worst(self) -> tuple[Group, Setting]:
         """The lowest recall at the configured setting, and under which filter."""
-        found = [(group, one) for group in self.groups for one in group.settings if one.ef_search == self.configured]
-        return min(found, key=lambda pair: pair[1].recall)
+        return min(((group, group.at(self.configured)) for group in self.groups), key=lambda pair: pair[1].recall)
 
     def to_dict(self) -> dict[str, Any]:
         """As one JSON object."""
@@ -141,19 +151,14 @@ def certify(
     :param configured: The application's `ef_search`.
     :param floor_ms: What a search takes that compares nothing: the way to the server and back.
     """
-    ef_searches = sorted({ef for _, ef in answers})
     groups = [
-        Group(
-            filter=text,
-            share=round(share, 4),
-            exact_ms=round(percentile([answer.exact_ms for answer in answers[place, ef_searches[0]]], 0.5), 2),
-            settings=[_setting(ef, answers[place, ef]) for ef in ef_searches],
-        )
+        _group(text, share, {ef: found for (n, ef), found in answers.items() if n == place})
         for place, (text, share) in enumerate(filters)
     ]
+    ef_searches = [one.ef_search for one in groups[0].settings]
 
     def smallest(reached: Callable[[Setting], float]) -> int | None:
-        good = (ef for n, ef in enumerate(ef_searches) if all(reached(group.settings[n]) >= target for group in groups))
+        good = (ef for ef in ef_searches if all(reached(group.at(ef)) >= target for group in groups))
         return next(good, None)
 
     recommended, likely = smallest(lambda one: one.interval[0]), smallest(lambda one: one.recall)
@@ -181,6 +186,16 @@ def interval(recalls: Sequence[float]) -> tuple[float, float]:
     """
     low, high = bootstrap_interval(recalls)
     return min(low, limit_if_all_perfect(len(recalls))), high
+
+
+def _group(text: str, share: float, answers: Mapping[int, Sequence[Answer]]) -> Group:
+    times = [answer.exact_ms for answer in next(iter(answers.values()))]
+    return Group(
+        filter=text,
+        share=round(share, 4),
+        exact_ms=round(percentile(times, 0.5), 2),
+        settings=[_setting(ef, answers[ef]) for ef in sorted(answers)],
+    )
 
 
 def _setting(ef_search: int, found: Sequence[Answer]) -> Setting:

@@ -328,6 +328,9 @@ def test_a_certificate() -> None:
     assert made.worst[0].filter == "lang == 'en'"
     assert made.worst[1].recall == 0.975
     assert made.exact_below == 350  # 3.5 ms above the floor, at 10 ms for 1,000 rows
+    sparse = {key: some for key, some in found.items() if key != (1, 40)}
+    made = certify(sparse, filters=filters, rows=1000, top_k=10, target=0.99, configured=40, floor_ms=0.5)
+    assert made.recommended == 40  # under the filter, 10 was enough
     few = {key: some[:40] for key, some in found.items()}
     made = certify(few, filters=filters, rows=1000, top_k=10, target=0.99, configured=40, floor_ms=0.5)
     assert (made.recommended, made.likely) == (None, 100)
