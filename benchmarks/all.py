@@ -44,6 +44,7 @@ ROWS = {
     "dense": Row("benchmarks.dense", "run", 1.5),
     "bulk": Row("benchmarks.writing", "run_bulk", 2),
     "served": Row("benchmarks.writing", "run_served", 2),
+    "precision": Row("benchmarks.programs", "run_precision", 6),
     "indexes": Row("benchmarks.programs", "run_index_choices", 4),
     "scale": Row("benchmarks.scale", "run", 8),
 }

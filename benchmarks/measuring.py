@@ -103,6 +103,8 @@ def number(value: Any) -> str:
         return str(value)
     if isinstance(value, int) or value == int(value):
         return f"{int(value)}"
+    if 0.9999 < abs(value) < 1:
+        return f"{value:.6f}"
     return f"{value:.4f}" if abs(value) < 1 else f"{value:.2f}" if abs(value) < 100 else f"{value:.0f}"
 
 

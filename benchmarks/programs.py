@@ -1,4 +1,4 @@
-"""Benchmarks that are programs of their own, as rows of `benchmarks.all`: they print their tables themselves."""
+"""Benchmarks that are programs of their own, too, as rows of `benchmarks.all`."""
 
 from __future__ import annotations
 
@@ -11,6 +11,51 @@ import numpy as np
 from benchmarks.corpora import embedded, scifact
 from benchmarks.measuring import MISSED, Finding, Options
 from config import PROJECT
+
+WANTED = {"ratio": 2.0, "cosine": 0.9999, "ndcg": 0.002}
+
+
+def run_precision(options: Options) -> list[Finding]:
+    """16 bits against fp32 on SciFact's documents: throughput, cosine, and what ranking loses."""
+    from benchmarks.embedding_precision import embedded as embedded_both
+    from benchmarks.embedding_precision import ndcg, plain_model
+    from components.embedding_precision import has_bf16, precision_sentence
+
+    collection = scifact(options.scifact)
+    texts, qrels = collection.texts[: options.size(10_000, 16)], collection.judged["test"]
+    plain, reduced, (plain_s, reduced_s, _) = embedded_both(texts)
+    questions = {i: t for i, t in zip(collection.question_ids, collection.questions, strict=True) if i in qrels}
+    asked = np.array(plain_model().encode(list(questions.values()), show_progress_bar=False))
+    names = collection.ids[: len(texts)]
+    full, half = (ndcg(asked, vectors, list(questions), names, qrels) for vectors in (plain, reduced))
+    note = precision_sentence("auto")
+    rates = {"fp32 per second": len(texts) / plain_s, "16 bits per second": len(texts) / reduced_s}
+    return [
+        Finding(
+            row="precision",
+            what=f"embedding {len(texts):,} abstracts: times faster than SentenceTransformer",
+            value=plain_s / reduced_s,
+            unit="x",
+            at_least=WANTED["ratio"] if has_bf16() else None,
+            beside=rates,
+            note=note
+            if has_bf16()
+            else f"{note}; no bf16 here: it is forced for this comparison, and not used otherwise",
+        ),
+        Finding(
+            row="precision",
+            what="least cosine to fp32",
+            value=float((plain * reduced).sum(axis=1).min()),
+            at_least=WANTED["cosine"],
+        ),
+        Finding(
+            row="precision",
+            what="nDCG@10 of dense ranking: difference to fp32",
+            value=abs(full - half),
+            at_most=WANTED["ndcg"],
+            beside={"fp32": round(full, 4), "16 bits": round(half, 4)},
+        ),
+    ]
 
 
 def run_index_choices(options: Options) -> list[Finding]:
