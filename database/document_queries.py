@@ -28,6 +28,8 @@ class Query:
 
     :param also: A second statement with the same parameters, in the same round trip.
     :param learn: Called with that one's rows.
+    :param enough: Whether rows are an answer.
+    :param instead: Makes what to run where they are not.
     """
 
     statement: Composed
@@ -35,11 +37,24 @@ class Query:
     settings: Mapping[str, str] = field(default_factory=dict)
     also: Composed | None = None
     learn: Callable[[list[dict[str, Any]]], None] | None = None
+    enough: Callable[[list[dict[str, Any]]], bool] | None = None
+    instead: Callable[[], Query] | None = None
 
     @property
     def statements(self) -> list[Composed]:
         """What is run."""
         return [self.statement, self.also] if self.also else [self.statement]
+
+    def after(self, found: list[list[dict[str, Any]]]) -> Query | None:
+        """
+        Learn from what the statements returned.
+
+        :param found: The rows of each.
+        :returns: What to run instead, where the rows are no answer yet.
+        """
+        if self.learn and len(found) > 1:
+            self.learn(found[1])
+        return self.instead() if self.instead and self.enough and not self.enough(found[0]) else None
 
 
 @dataclass(frozen=True, kw_only=True)

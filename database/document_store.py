@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -474,8 +474,10 @@ class SynapseDocumentStore(MetadataMethods, PgvectorDocumentStore):  # type: ign
         :param top_k: How many, at least 1.
         """
         searched = self._searches.hybrid(query, query_embedding, filters=filters, top_k=top_k)
-        account = self._read(explained(searched))[0]["QUERY PLAN"]
-        return search_plan(account, searched, exact_cost=self._searches.exact_cost(filters))
+        plan = search_plan(self._read(explained(searched)))
+        if searched.instead and plan.dense.proposed < top_k:
+            plan = search_plan(self._read(explained(searched.instead()))).after(plan, wanted=top_k)
+        return replace(plan, exact_cost=self._searches.exact_cost(filters))
 
     # The names that Haystack's retrievers for pgvector call.
     _embedding_retrieval = dense_search
@@ -497,12 +499,19 @@ class SynapseDocumentStore(MetadataMethods, PgvectorDocumentStore):  # type: ign
 
     def _read(self, query: Query) -> list[dict[str, Any]]:
         with self._errors():
-            return _learned(query, self.database.read_all(query.statements, query.params, settings=query.settings))
+            found = self.database.read_all(query.statements, query.params, settings=query.settings)
+            while instead := query.after(found):
+                query = instead
+                found = self.database.read_all(query.statements, query.params, settings=query.settings)
+            return found[0]
 
     async def _read_async(self, query: Query) -> list[dict[str, Any]]:
         with self._errors():
             found = await self.database.read_all_async(query.statements, query.params, settings=query.settings)
-            return _learned(query, found)
+            while instead := query.after(found):
+                query = instead
+                found = await self.database.read_all_async(query.statements, query.params, settings=query.settings)
+            return found[0]
 
     def _write(self, query: Query) -> int:
         with self._errors(), self.database.connection() as connection:
@@ -524,14 +533,6 @@ class SynapseDocumentStore(MetadataMethods, PgvectorDocumentStore):  # type: ign
 def _check_documents(documents: list[Document]) -> None:
     if not isinstance(documents, list) or not all(isinstance(document, Document) for document in documents):
         raise InvalidInputError("documents must be a list of Haystack Documents.")
-
-
-def _learned(query: Query, found: list[list[dict[str, Any]]]) -> list[dict[str, Any]]:
-    """The rows of a query, after it has learned what it asked besides."""
-    rows, *also = found
-    if query.learn and also:
-        query.learn(also[0])
-    return rows
 
 
 def _count(rows: list[dict[str, Any]]) -> int:

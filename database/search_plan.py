@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from psycopg.sql import SQL
@@ -53,6 +53,21 @@ class SearchPlan:
     exact_cost: float | None
     plan: tuple[str, ...]
 
+    def after(self, short: SearchPlan, *, wanted: int) -> SearchPlan:
+        """This search, which was run because another one, along the index, found too little."""
+        dense = Leg(
+            way=f"{short.dense.way}, {wanted} wanted; so {self.dense.way}",
+            looked_at=short.dense.looked_at + self.dense.looked_at,
+            proposed=self.dense.proposed,
+            ms=round(short.dense.ms + self.dense.ms, 2),
+        )
+        return replace(
+            self,
+            dense=dense,
+            planning_ms=round(short.planning_ms + self.planning_ms, 2),
+            execution_ms=round(short.execution_ms + self.execution_ms, 2),
+        )
+
     def to_dict(self) -> dict[str, Any]:
         """As one JSON object."""
         return asdict(self)
@@ -69,45 +84,37 @@ def explained(query: Query) -> Query:
     )
 
 
-def search_plan(account: list[Node], query: Query, *, exact_cost: float | None) -> SearchPlan:
+def search_plan(rows: list[Node]) -> SearchPlan:
     """
     Sum up PostgreSQL's account of a hybrid search.
 
-    :param account: What EXPLAIN (ANALYZE, FORMAT JSON) returned.
-    :param query: The search.
-    :param exact_cost: What the planner said of the filter.
+    :param rows: What `explained` returned.
     """
-    root = account[0]["Plan"]
+    account = rows[0]["QUERY PLAN"][0]
+    root = account["Plan"]
     along, compared = _rows(root, "along_the_index"), _rows(root, "one_by_one")
-    by_index, exactly = _named(root, "CTE near"), _named(root, "CTE nearest")
-    scored = _named(root, "CTE scored") or root
+    nearest, worded = _named(root, "CTE nearest"), _named(root, "CTE worded")
     return SearchPlan(
         dense=Leg(
-            way=_way(along, compared, passed=_count(by_index), wanted=int(query.params["top_k"])),
+            way=f"HNSW index: {_count(nearest)} of its {along} nearest pass"
+            if along
+            else f"every document that passes compared: {compared} read",
             looked_at=along + compared,
-            proposed=_count(by_index) if by_index and not compared else min(compared, int(query.params["near"])),
-            ms=round(sum(_ms(node) for node in (by_index, exactly) if node) + _reading(root, "one_by_one", exactly), 2),
+            proposed=_count(nearest),
+            ms=_ms(nearest),
         ),
         keyword=Leg(
             way="BM25, the rarest words first",
             looked_at=_rows(root, "with_the_rarest") + _rows(root, "with_others"),
-            proposed=_count(_named(root, "CTE worded")),
-            ms=round(_ms(_named(root, "CTE worded")), 2),
+            proposed=_count(worded),
+            ms=_ms(worded),
         ),
-        candidates=_count(scored),
-        planning_ms=round(account[0]["Planning Time"], 2),
-        execution_ms=round(account[0]["Execution Time"], 2),
-        exact_cost=exact_cost,
+        candidates=_count(_named(root, "CTE scored")),
+        planning_ms=round(account["Planning Time"], 2),
+        execution_ms=round(account["Execution Time"], 2),
+        exact_cost=None,
         plan=tuple(_lines(root)),
     )
-
-
-def _way(along: int, compared: int, *, passed: int, wanted: int) -> str:
-    if not compared:
-        return f"HNSW index: {passed} of its {along} nearest pass"
-    if not along:
-        return f"every document that passes compared: {compared}"
-    return f"HNSW index: only {passed} of its {along} nearest pass, {wanted} wanted; so every document that passes compared"
 
 
 def _nodes(node: Node) -> Iterator[Node]:
@@ -137,12 +144,7 @@ def _count(node: Node | None) -> int:
 
 
 def _ms(node: Node | None) -> float:
-    return float(node["Actual Total Time"] * node["Actual Loops"]) if node else 0.0
-
-
-def _reading(root: Node, alias: str, counted: Node | None) -> float:
-    """The time of scans that no named part counts already."""
-    return 0.0 if counted else sum(map(_ms, _of(root, alias)))
+    return round(node["Actual Total Time"] * node["Actual Loops"], 2) if node else 0.0
 
 
 def _lines(node: Node, depth: int = 0) -> Iterator[str]:

@@ -3,16 +3,16 @@ The store's searches, as statements with their parameters: by embedding, by word
 
 How a filtered search by embedding goes is decided by what the planner says of the filter. Where comparing every document
 that passes is cheap, it is done: that is exact. Elsewhere the filter is looked at along the HNSW index's order, and when
-too few pass there, the statement itself goes on to compare every document that passes. The planner is asked in the round
-trip of a filter's first search, and its word is kept for a minute.
+too few pass there, a second statement compares every document that passes. The planner is asked in the round trip of a
+filter's first search, and its word is kept for a minute.
 """
 
 from __future__ import annotations
 
 import time
 from collections import OrderedDict
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -188,7 +188,6 @@ class Searches:
         where, params = condition(filters)
         key = _key(where, params) if filters else ""
         cost = self.costs.get(key) if filters else None
-        exactly = self.exact or (cost is not None and cost <= CHEAP)
         reach = max(wanted, REACH) if filters else wanted
         parts: dict[str, Composable] = {
             "condition": where,
@@ -196,15 +195,19 @@ class Searches:
             "operator": OPERATORS[function],
             "vector_type": SQL(self.table.vector_type),
         }
+        at_once = self.exact or (cost is not None and cost <= CHEAP)
+
+        def part(name: str) -> Composed:
+            return self.table.formatted(_SQL[name], **parts)
+
         params |= {"embedding": self._query_vector(embedding), "near": wanted, "top_k": top_k, "reach": reach}
-        asks = bool(filters) and not self.exact and cost is None
         return _DenseLeg(
-            statement=self.table.formatted(_SQL["near_exactly" if exactly else "near_by_index"], **parts),
+            statement=part("near_exactly" if at_once else "near_by_index"),
+            exactly=None if at_once else lambda: part("near_exactly"),
             params=params,
             settings=self._settings(REACH_PRECISION * reach if filters else reach),
-            question=self.table.formatted(_SQL["cost_of_exactness"], **parts) if asks else None,
-            costs=self.costs,
-            key=key,
+            question=part("cost_of_exactness") if filters and not self.exact and cost is None else None,
+            learn=lambda rows: self.costs.remember(key, rows[0]["QUERY PLAN"]),
         )
 
     def _keyword_leg(
@@ -251,21 +254,39 @@ class Searches:
 
 @dataclass(frozen=True, kw_only=True)
 class _DenseLeg:
+    """
+    The part of a search that finds the documents nearest to an embedding.
+
+    :param exactly: Makes the same without the index, for where it finds too few; `None` if `statement` is exact.
+    :param question: What the planner is asked about the filter in the same round trip.
+    """
+
     statement: Composed
+    exactly: Callable[[], Composed] | None
     params: dict[str, Any]
     settings: dict[str, str]
     question: Composed | None
-    costs: PlannerCosts
-    key: str
+    learn: Callable[[list[dict[str, Any]]], None]
 
     def within(self, name: str, *, table: DocumentsTable, **parts: Composable) -> Query:
-        """The statement of that name around this leg, which asks the planner about the filter if need be."""
-        return Query(
-            statement=table.formatted(_SQL[name], nearest=self.statement, **parts),
-            params=self.params,
-            settings=self.settings,
+        """The search of that name around this leg."""
+        top_k: int = self.params["top_k"]
+
+        def around(leg: Composed) -> Query:
+            return Query(
+                statement=table.formatted(_SQL[name], nearest=leg, **parts), params=self.params, settings=self.settings
+            )
+
+        def enough(rows: list[dict[str, Any]]) -> bool:
+            return bool(rows) and rows[0].get("near", len(rows)) >= top_k
+
+        exactly = self.exactly
+        return replace(
+            around(self.statement),
             also=self.question,
-            learn=lambda rows: self.costs.remember(self.key, rows[0]["QUERY PLAN"]),
+            learn=self.learn,
+            enough=enough,
+            instead=(lambda: around(exactly())) if exactly else None,
         )
 
 

@@ -1,8 +1,8 @@
 -- near_by_index --
 -- The part of a WITH that finds the nearest documents through the HNSW index: `nearest`. The filter is looked at along the
 -- index's own order, which makes the answer right whenever enough documents pass there, however the filter and the question
--- relate. When too few do, the documents that pass are compared one by one.
-near AS MATERIALIZED (
+-- relate. When too few do, the caller asks again, exactly.
+nearest AS MATERIALIZED (
     SELECT {near}, distance
       FROM (SELECT {near}, embedding {operator} %(embedding)b::{vector_type} AS distance, {condition} AS passes
               FROM {table} AS along_the_index
@@ -10,30 +10,18 @@ near AS MATERIALIZED (
              LIMIT %(reach)s) AS reached
      WHERE passes AND distance <> 'NaN'
      LIMIT %(near)s
-), found AS (
-    SELECT count(*) AS documents FROM near
-), nearest AS (
-    SELECT near.* FROM near, found WHERE documents >= %(top_k)s
-     UNION ALL
-    SELECT compared.*
-      FROM found, LATERAL (
-          SELECT {near}, embedding {operator} %(embedding)b::{vector_type} AS distance
-            FROM {table} AS one_by_one
-           WHERE documents < %(top_k)s AND embedding IS NOT NULL AND {condition}
-             AND (embedding {operator} %(embedding)b::{vector_type}) <> 'NaN'
-           ORDER BY (embedding {operator} %(embedding)b::{vector_type}) + 0
-           LIMIT %(near)s
-      ) AS compared
 )
 
 -- near_exactly --
--- The same, every document that passes compared: the sum keeps the HNSW index out.
+-- The same, every document that passes compared: the sum keeps the HNSW index out. NaN, of zeros, is greater than any number.
 nearest AS MATERIALIZED (
-    SELECT {near}, embedding {operator} %(embedding)b::{vector_type} AS distance
-      FROM {table} AS one_by_one
-     WHERE embedding IS NOT NULL AND {condition} AND (embedding {operator} %(embedding)b::{vector_type}) <> 'NaN'
-     ORDER BY (embedding {operator} %(embedding)b::{vector_type}) + 0
-     LIMIT %(near)s
+    SELECT {near}, distance
+      FROM (SELECT {near}, embedding {operator} %(embedding)b::{vector_type} AS distance
+              FROM {table} AS one_by_one
+             WHERE embedding IS NOT NULL AND {condition}
+             ORDER BY (embedding {operator} %(embedding)b::{vector_type}) + 0
+             LIMIT %(near)s) AS compared
+     WHERE distance <> 'NaN'
 )
 
 -- cost_of_exactness --
@@ -137,7 +125,7 @@ WITH {nearest}, {worded}, candidates AS (
       LEFT JOIN {keywords} AS kept ON document_id = id
       LEFT JOIN LATERAL ({keyword_score}) AS found (keyword_score) ON true
 )
-SELECT {columns}, similarity, keyword_score,
+SELECT {columns}, similarity, keyword_score, (SELECT count(*) FROM nearest) AS near,
        (1 - %(keyword_weight)s) * coalesce(greatest(similarity, 0) / nullif(max(greatest(similarity, 0)) OVER (), 0), 0)
        + %(keyword_weight)s * coalesce(keyword_score / nullif(max(keyword_score) OVER (), 0), 0) AS score
   FROM scored

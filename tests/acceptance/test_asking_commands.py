@@ -56,7 +56,7 @@ def test_search(asking: Program) -> None:
     found = asking.json("search", "warranty", "--top-k", 1, "--filter", "lang == 'en'", "--explain")
     assert [document["meta"]["source"] for document in found["documents"]] == ["warranty.md"]
     plan = found["explain"]
-    assert plan["dense"]["way"] == f"every document that passes compared: {plan['dense']['looked_at']}"
+    assert plan["dense"]["way"] == f"every document that passes compared: {plan['dense']['looked_at']} read"
     assert plan["keyword"]["proposed"] >= 1
     assert plan["execution_ms"] > 0
     assert set(found["documents"][0]) == {"id", "score", "content", "meta"}

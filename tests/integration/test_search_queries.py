@@ -82,8 +82,8 @@ def test_the_way_is_the_planners_choice(store: SynapseDocumentStore, vectors: np
     common = {"field": "meta.n", "operator": ">=", "value": 0}
     query = vectors[1].tolist()
     first, second = (store.explain_search("word1", query, filters=rare) for _ in range(2))
-    assert "so every document that passes compared" in first.dense.way
-    assert second.dense.way == "every document that passes compared: 3"
+    assert "10 wanted; so every document that passes compared" in first.dense.way
+    assert second.dense.way == "every document that passes compared: 3 read"
     assert second.exact_cost is not None
     assert second.exact_cost < 100
     plan = store.explain_search("word1", query, filters=common)
