@@ -1,7 +1,8 @@
 """
 Every benchmark of the store, one after the other: each measures its sides in turn, on an embedded server of its own.
 
-    python -m benchmarks.all [--only ROW,ROW] [--quick] [--scifact FOLDER] [--json FILE] [--plots [FOLDER]] [--cache FOLDER]
+    python -m benchmarks.all [--only ROW,ROW] [--quick] [--scifact FOLDER] [--json FILE] [--markdown FILE]
+                             [--plots [FOLDER]] [--cache FOLDER]
 
 Prints one table of what was measured and what is wanted; ends with 5 if a figure is missed or a benchmark raised an error
 (with --quick, whose figures mean nothing, only for an error).
@@ -23,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.machine import SERVER_VERSIONS, description
-from benchmarks.measuring import MISSED, Finding, Options, Skipped, print_findings
+from benchmarks.measuring import MISSED, Finding, Options, Skipped, markdown, print_findings
 from config import PROJECT
 
 
@@ -75,6 +76,8 @@ def main(arguments: list[str] | None = None) -> int:
             parsed.json.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     print_findings(findings)
     print(", ".join(f"{name} {taken:.0f} s" for name, taken in report["seconds"].items()))
+    if parsed.markdown:
+        parsed.markdown.write_text(markdown(findings), encoding="utf-8")
     if options.plots:
         from benchmarks.plots import draw
 
@@ -104,6 +107,7 @@ def _parser() -> argparse.ArgumentParser:
         "--scifact", type=_folder, default=os.environ.get("BENCH_SCIFACT"), help="BEIR's layout; or BENCH_SCIFACT"
     )
     parser.add_argument("--json", type=Path, help="file for all figures")
+    parser.add_argument("--markdown", type=Path, help="file for the table, as the documentation has it")
     parser.add_argument("--plots", type=Path, nargs="?", const=PROJECT / "docs" / "images", help="folder for pictures")
     parser.add_argument("--cache", type=Path, default=PROJECT / ".synapse-bench", help="folder of embeddings")
     return parser

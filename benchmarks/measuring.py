@@ -111,6 +111,7 @@ def number(value: Any) -> str:
 def print_findings(findings: list[Finding]) -> None:
     """All findings as one table."""
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     table = Table("row", "what", "measured", "wanted", "", "beside, of the same run", show_lines=True)
@@ -118,8 +119,19 @@ def print_findings(findings: list[Finding]) -> None:
     for found in findings:
         beside = ", ".join(f"{key} {number(value)}" for key, value in found.beside.items() if not is_nested(value))
         told = "\n".join(filter(None, (beside, found.note)))
-        table.add_row(found.row, found.what, found.shown, found.wanted, words[found.met], told)
+        table.add_row(found.row, escape(found.what), found.shown, found.wanted, words[found.met], escape(told))
     Console(width=160, markup=True).print(table)
+
+
+def markdown(findings: list[Finding]) -> str:
+    """All findings as a table for the documentation; what is missed stands in bold."""
+    words = {True: "met", False: "**missed**", None: ""}
+    lines = ["| what | measured | wanted | | beside, of the same run |", "|---|---|---|---|---|"]
+    for found in findings:
+        beside = ", ".join(f"{key} {number(value)}" for key, value in found.beside.items() if not is_nested(value))
+        told = "; ".join(filter(None, (beside, found.note))).replace("|", "\\|")
+        lines.append(f"| {found.what} | {found.shown} | {found.wanted} | {words[found.met]} | {told} |")
+    return "\n".join(lines) + "\n"
 
 
 def is_nested(value: Any) -> bool:

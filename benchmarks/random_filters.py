@@ -123,7 +123,8 @@ def _plain(store: Any, documents: list[Document], tried: list[Filter]) -> Counte
 
 def _findings(ours: Counter[str], plain: Counter[str]) -> list[Finding]:
     beside = {
-        f"plain store: {name}": plain[name] for name in ("filters", "compared", "wrong", "refused", "database errors")
+        f"plain store: {name}": plain[name]
+        for name in ("filters", "compared", "wrong", "refused", "database errors", "other errors")
     }
     what = f"{ours['filters']:,} random filters and their negations"
     return [

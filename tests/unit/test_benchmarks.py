@@ -12,7 +12,7 @@ from haystack import Document
 
 from benchmarks import all as benchmarks
 from benchmarks.filtered import Case, Vectored, _Bench
-from benchmarks.measuring import Finding, Options, Skipped, in_turn, number
+from benchmarks.measuring import Finding, Options, Skipped, in_turn, markdown, number, print_findings
 from benchmarks.scale import _growth
 
 
@@ -47,6 +47,14 @@ def test_figures_are_shown_with_the_digits_that_count() -> None:
         "1%",
         "True",
     ]
+
+
+def test_tables_show_what_is_missed_and_notes_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:
+    findings = [found(3.0, unit="x", at_most=2, beside={"ours ms": 1.5, "cases": [1]}, note="a [b] | c")]
+    row = "| what | 3x | <= 2x | **missed** | ours ms 1.50; a [b] \\| c |"
+    assert markdown(findings).splitlines()[2] == row
+    print_findings(findings)
+    assert "a [b] | c" in capsys.readouterr().out
 
 
 def test_sides_take_turns_in_beginning() -> None:
