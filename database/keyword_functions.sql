@@ -23,28 +23,29 @@ AS $$
     END
 $$;
 
--- The terms of a text with how often each stands in it. What lies beyond 200,000 characters or 16,000 different terms is left
--- out: a tsvector holds 1 MB, a sparsevec 16,000 elements.
+-- The terms of a text, in order, with how often each stands in it. What lies beyond 200,000 characters or 16,000 different terms
+-- is left out: a tsvector holds 1 MB, a sparsevec 16,000 elements.
 CREATE OR REPLACE FUNCTION synapse_terms(configuration text, content text)
-RETURNS TABLE (term integer, frequency bigint)
+RETURNS TABLE (term integer, frequency integer)
 LANGUAGE sql STABLE PARALLEL SAFE
 AS $$
     SELECT (hashtextextended(lexeme, hashtext(configuration)) & 1073741823)::integer % 999999999 + 1,
-           sum(cardinality(positions))::bigint
+           sum(cardinality(positions))::integer
       FROM unnest(to_tsvector(configuration::regconfig, left(content, 200000)))
      GROUP BY 1
-     ORDER BY 2 DESC, 1
+     ORDER BY 1
      LIMIT 16000
 $$;
 
 -- BM25's weight of each term before it is multiplied by the term's rarity, with k1 = 1.2 and b = 0.75 (Robertson & Zaragoza,
 -- 2009): below 2.2.
-CREATE OR REPLACE FUNCTION synapse_weights(terms integer[], frequencies bigint[], relative_length double precision) RETURNS sparsevec
+CREATE OR REPLACE FUNCTION synapse_weights(terms integer[], frequencies integer[], relative_length double precision) RETURNS sparsevec
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 AS $$
-    SELECT ('{' || coalesce(string_agg(term || ':' || (2.2 * frequency / (frequency + 0.3 + 0.9 * relative_length))::real,
-                                       ',' ORDER BY term), '') || '}/1000000000')::sparsevec
-      FROM unnest(terms, frequencies) AS found (term, frequency)
+    SELECT ('{' || coalesce(string_agg(term || ':' || (2.2::float8 * frequency / (frequency + shift))::real, ','), '')
+            || '}/1000000000')::sparsevec
+      FROM (SELECT 0.3::float8 + 0.9::float8 * relative_length AS shift) AS of_the_length,
+           unnest(terms, frequencies) AS found (term, frequency)
 $$;
 
 -- The statement that takes documents out of both tables ('out': `source` gives their ids) or puts them in ('in': `source` gives
@@ -84,8 +85,7 @@ BEGIN
         WITH changed AS MATERIALIZED (
             SELECT id, language, coalesce(found.length, 0) AS length, coalesce(found.terms, ''{}'') AS terms, frequencies
               FROM (%1$s) AS documents, LATERAL (
-                  SELECT sum(frequency)::integer AS length, array_agg(term ORDER BY term) AS terms,
-                         array_agg(frequency ORDER BY term) AS frequencies
+                  SELECT sum(frequency)::integer AS length, array_agg(term) AS terms, array_agg(frequency) AS frequencies
                     FROM %2$s.synapse_terms(language, text)
               ) AS found
         ), averages AS MATERIALIZED (
