@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,11 +16,13 @@ from components.prompt_builder import AnswerPromptBuilder, count_tokens
 from config import Settings
 from database.connection import Database
 from database.document_store import SynapseDocumentStore
+from database.errors import ConfigurationError
 from database.ledger import IndexedSource, Ledger, SourceState
 from database.models import active_model
 from pipelines.answering import Assistant
 from pipelines.query import ALLOWED_MODULES, build_query_pipeline, build_search_pipeline, document_store
 from tests.support.answering import index_texts
+from tests.support.cross_encoder import save_cross_encoder
 
 SENTENCES = [f"Sentence {word} of the book.  " for word in ("nought", "one", "two", "three", "four", "five", "six 😀")]
 
@@ -227,15 +230,41 @@ def test_search_gives_as_many_as_are_asked_for(settings: Settings) -> None:
 
 def test_what_is_turned_on_is_saved(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DATABASE_URL", settings.database_url or "")
-    saved = build_query_pipeline(replace(settings, from_environment=True)).dumps()
-    pipeline = Pipeline.loads(saved, allowed_modules=ALLOWED_MODULES)
-    assert pipeline.dumps() == saved
+    built = build_query_pipeline(replace(settings, from_environment=True, rerank_model="some/model"))
+    loaded = Pipeline.loads(built.dumps(), allowed_modules=ALLOWED_MODULES)
+    assert loaded.to_dict()["components"] == built.to_dict()["components"]
+    built = build_query_pipeline(replace(settings, from_environment=True))
+    pipeline = Pipeline.loads(built.dumps(), allowed_modules=ALLOWED_MODULES)
     data = {"rewriter": {"question": "How long is the warranty of a dishwasher?"}, "retriever": {"top_k": 2}}
     answer: Answer = pipeline.run(data)["answer"]["value"]
     assert "24 months" in answer.text
     assert len(answer.documents) <= 2
     ranking = pipeline.get_component("retriever").document_store.ranking  # type: ignore[attr-defined]
     assert (ranking.k1, ranking.keyword_weight) == (1.0, 0.4)
+
+
+def test_the_cross_encoder_orders_what_is_found(database: Database, tmp_path: Path) -> None:
+    texts = {
+        "rain.md": ("Rain falls on the dome. The cloud is grey.", {"title": "Rain"}),
+        "telescope.md": ("The telescope stands there, and rain is bad for it.", {"title": "Instrument"}),
+        "cloud.md": ("A cloud brings rain.", {"title": "Cloud"}),
+    }
+    index_texts(database, texts)
+    settings = Settings(database_url=database.conninfo)
+    question = "What does a cloud bring, is it rain?"
+
+    def first(settings: Settings) -> str:
+        return str(Assistant(settings).search(question, top_k=2).documents[0].meta["source"])
+
+    assert first(settings) == "cloud.md"
+    reranked = replace(settings, rerank_model=str(save_cross_encoder(tmp_path)))
+    assert first(reranked) == "telescope.md"
+    assert first(replace(reranked, diversity=0.2)) == "telescope.md"
+    found = Assistant(reranked).search(question, top_k=2)
+    assert len(found.documents) == 2
+    assert "reranker" in found.timings_ms
+    with pytest.raises(ConfigurationError, match="RERANK_MODEL"):
+        Assistant(replace(settings, rerank_model="org/nowhere")).search(question)
 
 
 def test_nothing_of_it_is_there_by_default(settings: Settings) -> None:

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from haystack import Document
 from transformers import BertConfig, BertForSequenceClassification, BertTokenizerFast
 
@@ -18,8 +17,7 @@ from components.relevance_gate import RelevanceGate
 from components.reranker import Reranker
 from database.document_store import ScoredDocument
 from database.errors import ConfigurationError
-
-WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "telescope", "rain", "cloud", "dome", "who", "where", "alpha"]
+from tests.support.cross_encoder import WORDS, save_cross_encoder
 
 
 def document(name: str, score: float | None, *vector: float) -> Document:
@@ -115,34 +113,7 @@ def test_what_diversity_refuses(options: dict[str, Any]) -> None:
 
 @pytest.fixture(scope="module")
 def cross_encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("cross-encoder")
-    BertTokenizerFast(vocab={word: number for number, word in enumerate(WORDS)}).save_pretrained(folder)
-    torch.manual_seed(1)
-    size = len(WORDS)
-    config = BertConfig(
-        vocab_size=size,
-        hidden_size=size,
-        num_hidden_layers=1,
-        num_attention_heads=1,
-        intermediate_size=8,
-        max_position_embeddings=64,
-        num_labels=1,
-    )
-    model = BertForSequenceClassification(config)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.zero_()
-        embeddings, layer = model.bert.embeddings, model.bert.encoder.layer[0]
-        embeddings.word_embeddings.weight.copy_(torch.eye(size) * 4)
-        for norm in (embeddings.LayerNorm, layer.attention.output.LayerNorm, layer.output.LayerNorm):
-            norm.weight.fill_(1)
-        # Attention without preferences: [CLS] sees the mean of all tokens; "telescope" is what makes a text relevant.
-        layer.attention.self.value.weight.copy_(torch.eye(size))
-        layer.attention.output.dense.weight.copy_(torch.eye(size))
-        model.bert.pooler.dense.weight.copy_(torch.eye(size))
-        model.classifier.weight[0, WORDS.index("telescope")] = 10
-    model.save_pretrained(folder)
-    return folder
+    return save_cross_encoder(tmp_path_factory.mktemp("cross-encoder"))
 
 
 def candidates() -> list[Document]:
@@ -196,7 +167,7 @@ def test_a_cross_encoder_that_is_none(tmp_path: Path, cross_encoder: Path) -> No
         num_labels=3,
     )
     BertForSequenceClassification(config).save_pretrained(classes)
-    with pytest.raises(ConfigurationError, match="must give one score, but .* gives 3"):
+    with pytest.raises(ConfigurationError, match=r"must give one score, but .* gives 3"):
         Reranker(model=str(classes)).warm_up()
 
 
