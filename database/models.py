@@ -159,7 +159,9 @@ def drop_model(owner: Database, name: str) -> dict[str, Any]:
     table = Identifier(model.table_name)
     with owner.connection() as connection:
         row = connection.execute(SQL("SELECT count(*) AS documents FROM {}").format(table)).fetchone() or {}
-        connection.execute(SQL("DROP TABLE {}").format(table))
+        keywords, terms = (Identifier(f"{model.table_name}_{suffix}") for suffix in ("keywords", "terms"))
+        connection.execute(SQL("DROP TABLE {}, {}, {}").format(table, keywords, terms))
+        connection.execute(_SQL["delete_fields"], {"table_name": model.table_name})
         forget_table(connection, model.table_name)
         connection.execute(_SQL["delete_sources"], {"name": model.name})
         connection.execute(_SQL["delete_model"], {"name": model.name})

@@ -9,7 +9,12 @@ SELECT name, model, dimension, table_name, vector_type, language, active
  WHERE active
 
 -- model_names_and_tables --
-SELECT name, table_name FROM embedding_models WHERE name = %(name)s OR table_name = %(table_name)s
+-- The keyword tables of a documents table are named after it.
+SELECT name, table_name
+  FROM embedding_models
+ WHERE name = %(name)s
+    OR %(table_name)s IN (table_name, table_name || '_keywords', table_name || '_terms')
+    OR table_name IN (%(table_name)s || '_keywords', %(table_name)s || '_terms')
 
 -- create_table --
 SELECT synapse_create_documents_table(%(table_name)s, %(dimension)s, %(vector_type)s, %(language)s)
@@ -28,6 +33,9 @@ UPDATE embedding_models SET active = true WHERE name = %(name)s
 -- delete_sources --
 -- Texts and chunk numbers follow by their foreign keys.
 DELETE FROM sources WHERE model = %(name)s
+
+-- delete_fields --
+DELETE FROM metadata_fields WHERE table_name = %(table_name)s
 
 -- delete_model --
 DELETE FROM embedding_models WHERE name = %(name)s

@@ -20,8 +20,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as some
 
 from database import schema
+from database.connection import Database
 from database.document_store import SynapseDocumentStore
-from database.errors import ConfigurationError
+from database.errors import ConfigurationError, InvalidInputError
+from database.models import EmbeddingModel, add_model, drop_model
 from database.ranking import Ranking
 
 TABLE = "worded"
@@ -307,3 +309,15 @@ def test_ranking_is_checked(ranking: dict[str, Any]) -> None:
     with pytest.raises(ConfigurationError, match="ranking"):
         SynapseDocumentStore(ranking=ranking)
     assert Ranking.of({"b": 0.5}).to_dict()["b"] == 0.5
+
+
+def test_models_do_not_take_each_others_tables(owner: Database) -> None:
+    first = EmbeddingModel.named("some/words", dimension=3)
+    add_model(owner, first)
+    try:
+        with pytest.raises(InvalidInputError, match="documents_words"):
+            add_model(owner, EmbeddingModel.named("some/words-terms", dimension=3))
+    finally:
+        drop_model(owner, first.name)
+    left = owner.read("SELECT relname FROM pg_class WHERE starts_with(relname, 'documents_words')")
+    assert left == []
