@@ -144,7 +144,7 @@ def _row(line: str, *, where: str) -> tuple[str, dict[str, Any]]:
         raise InvalidInputError(f"{where}: one JSON object was expected, but {exc}.") from None
     if not isinstance(row, dict) or row.get("_id") in (None, ""):
         raise InvalidInputError(f"{where}: an object with _id and text was expected, but is {line.strip()[:60]}")
-    return str(row["_id"]), row
+    return _storable(str(row["_id"])), row
 
 
 def _read_texts(path: Path, notes: list[str]) -> list[Text]:
@@ -158,7 +158,7 @@ def _read_texts(path: Path, notes: list[str]) -> list[Text]:
 
 
 def _storable(text: str) -> str:
-    """Without what PostgreSQL cannot hold: NUL, and half of a surrogate pair."""
+    """Without what neither PostgreSQL nor trec_eval can hold: NUL, and half of a surrogate pair."""
     return text.replace("\x00", " ").encode(errors="replace").decode()
 
 
@@ -174,7 +174,7 @@ def _read_qrels(path: Path) -> Qrels:
                     f"{path}, line {number}: query, document and a whole number with tabs between them were expected, "
                     f"but there is {line.strip()[:60]!r}."
                 )
-            found.setdefault(cells[0], {})[cells[1]] = int(cells[2])
+            found.setdefault(_storable(cells[0]), {})[_storable(cells[1])] = int(cells[2])
     return found
 
 

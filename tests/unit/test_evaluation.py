@@ -46,12 +46,13 @@ def test_a_collection(tmp_path: Path) -> None:
         written(tmp_path / "small", test="q1\td1\t2\nq1\t3\t0\nq2\td/2 ä\u0000\t1\n", train="q1\t3\t1\n")
     )
     assert found.name == "small/test"
-    assert [text.id for text in found.texts] == ["d1", "d/2 ä\u0000", "3"]
+    assert [text.id for text in found.texts] == ["d1", "d/2 ä ", "3"]
     assert found.texts[1].title == ""
     assert found.texts[1].text == "second ?"
     assert found.queries == {"q1": "one?", "q2": "two?"}
-    assert found.qrels == {"q1": {"d1": 2, "3": 0}, "q2": {"d/2 ä\u0000": 1}}
+    assert found.qrels == {"q1": {"d1": 2, "3": 0}, "q2": {"d/2 ä ": 1}}
     assert found.notes == []
+    assert measured(found.qrels, top={"q2": ["d1", "d/2 ä "]})["mrr@10"] == {"q1": 0, "q2": 0.5}
     assert read_collection(tmp_path / "small", qrels="train").qrels == {"q1": {"3": 1}}
 
 
