@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 _SQL = statements(Path(__file__).with_suffix(".sql"))
 SPARE = 64 * 2**20
-BUILD_EF_CONSTRUCTION = 128
+BUILD_EF_CONSTRUCTION = 96
 """Candidates per element while an HNSW index is built, at least: in memory that is cheap, and recall is better for good."""
 
 POLL_SECONDS = 0.5
