@@ -148,9 +148,10 @@ def _on(data: Vectored, options: Options) -> list[Finding]:
         settle(server, TABLE)
         bench = _Bench(data, server, ours)
         cases = [Case(correlation=c, share=s, declared=d) for d in (True, False) for c in CORRELATIONS for s in SHARES]
+        unfiltered = bench.unfiltered_recall()
         measured = {case: bench.measure(case) for case in cases}
         bench.close()
-    return [*_recall(data.name, measured), *_times(data.name, measured)]
+    return [*_recall(data.name, measured), unfiltered, *_times(data.name, measured)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -184,6 +185,18 @@ class _Bench:
         """Close what was opened."""
         self.plain.close()
         self.connection.close()
+
+    def unfiltered_recall(self) -> Finding:
+        """What the index itself finds; no figure is wanted of it here."""
+        everything = Case(correlation="uncorrelated", share=1.0, declared=False)
+        found = {
+            side: float(
+                np.mean([self._score(n, everything, ask(q.tolist()))[0] for n, (_, q) in enumerate(self.questions)])
+            )
+            for side, ask in (("ours", self.ours.dense_search), ("plain store", self.plain._embedding_retrieval))
+        }
+        what = f"{self.data.name}: recall@10 without a filter"
+        return Finding(row="recall", what=what, value=found.pop("ours"), beside=found)
 
     def measure(self, case: Case) -> Measured:
         """Ask every question under the case's filter, all sides in turn."""

@@ -99,7 +99,7 @@ def test_a_benchmark_that_raises_is_a_failure_and_one_that_cannot_run_says_why(
 def test_an_unknown_row_names_those_that_exist(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         benchmarks.main(["--only", "dense,nonsense"])
-    assert "nonsense: the rows are filters, filtered" in capsys.readouterr().err
+    assert "nonsense: the rows are scale, filters" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("power", [1.0, 1.5])
