@@ -12,8 +12,11 @@ from haystack import Document, component, default_from_dict, default_to_dict
 from components.metadata_filter import combine, parse_filter
 from database.document_store import ScoredDocument, SynapseDocumentStore
 
-FEEDBACK_WEIGHT = 0.75
-"""Rocchio's beta for an alpha of 1, as in Salton and Buckley, JASIS 41 (1990)."""
+FEEDBACK_WEIGHT = 0.3
+"""
+Rocchio's beta for an alpha of 1. On 250 training questions of SciFact, with three documents, 0.3 gains 0.005 nDCG@10 and keeps
+recall@100; 0.5 gains as much and loses 0.004 recall@100.
+"""
 
 
 @component
