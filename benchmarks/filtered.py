@@ -314,6 +314,10 @@ def _times(name: str, measured: dict[Case, Measured]) -> Iterator[Finding]:
                 "ms": cases[worst].ms["ours"],
                 f"{against} ms": cases[worst].ms[against],
                 "by share": " ".join(f"{case.share:.1%} {ratio:.2f}x" for case, ratio in ratios.items()),
+                "against no filter": " ".join(
+                    f"{case.share:.1%} {found.ms['ours'] / found.ms['unfiltered']:.2f}x"
+                    for case, found in cases.items()
+                ),
             },
         )
 
