@@ -9,7 +9,7 @@ from haystack.document_stores.errors import DocumentStoreError, DuplicateDocumen
 from psycopg.errors import UndefinedFunction, UndefinedTable
 
 from database.document_rows import DuplicateRowsError
-from database.errors import DatabaseError, ExtensionMissingError, InvalidInputError, SchemaError
+from database.errors import DatabaseError, ExtensionMissingError, SchemaError
 
 if TYPE_CHECKING:
     from database.document_queries import DocumentsTable

@@ -248,7 +248,9 @@ def test_haystacks_retrievers_and_writer_work_with_it(store: SynapseDocumentStor
 def test_a_missing_table_is_one_sentence(owner_conninfo: str) -> None:
     store = SynapseDocumentStore(connection_string=Secret.from_token(owner_conninfo), table_name="nowhere")
     for operation in (store.count_documents, lambda: store.write_documents([document()]), store.delete_all_documents):
-        with pytest.raises(StoreError, match=r"documents table nowhere was expected with its keyword tables.*create_table") as caught:
+        with pytest.raises(
+            StoreError, match=r"documents table nowhere was expected with its keyword tables.*create_table"
+        ) as caught:
             operation()
         assert isinstance(caught.value, DatabaseError)
         assert isinstance(caught.value, DocumentStoreError)
