@@ -411,7 +411,7 @@ BEGIN
                 pivot real NOT NULL,
                 terms integer[] NOT NULL,
                 weights sparsevec NOT NULL
-            )', keywords);
+            ) WITH (toast_tuple_target = 8160)', keywords);  -- in line: each search reads thousands of rows
         -- How many documents have a term, possibly in several parts. Term 0 stands for all documents of a language: how many,
         -- and how many words they have together.
         EXECUTE format(
