@@ -71,7 +71,7 @@ class Settings:
     embedding_precision: Precision = "auto"
     table_name: str | None = None
     top_k: int = 10
-    ef_search: int = 100
+    ef_search: int = 200
     language: str = "english"
     search_candidates: int | None = None
     keyword_weight: float | None = None

@@ -115,7 +115,7 @@ class SynapseDocumentStore(MetadataMethods, PgvectorDocumentStore):  # type: ign
         hnsw_recreate_index_if_exists: bool = False,
         hnsw_index_creation_kwargs: dict[str, int] | None = None,
         hnsw_index_name: str | None = None,
-        hnsw_ef_search: int | None = 100,
+        hnsw_ef_search: int | None = 200,
         keyword_index_name: str | None = None,
         home: str | None = None,
         return_embedding: bool = False,
@@ -248,8 +248,8 @@ class SynapseDocumentStore(MetadataMethods, PgvectorDocumentStore):  # type: ign
             "dimension": self.embedding_dimension,
             "vector_type": self.vector_type,
             "language": self.language,
-            "m": kwargs.get("m", 16),
-            "ef_construction": kwargs.get("ef_construction", 64),
+            "m": kwargs.get("m", 8),
+            "ef_construction": kwargs.get("ef_construction", 48),
         }
 
     # Documents
