@@ -19,21 +19,17 @@ Model = Annotated[str, typer.Argument(help="Its name, as in `models list` or as 
 def list_(json_: JsonFlag = False) -> None:
     """The registered models; questions go to the active one."""
     with errors_reported(json_):
-        from components.embedding_precision import precision_sentence
         from config import Settings
         from database.connection import open_database
         from database.models import list_models
 
-        settings = Settings.from_env()
-        found = list_models(open_database(settings))
-        precision = precision_sentence(settings.embedding_precision)
+        found = list_models(open_database(Settings.from_env()))
         if json_:
-            print_json({"models": [asdict(model) for model in found], "precision": precision})
+            print_json({"models": [asdict(model) for model in found]})
             return
         for model in found:
             mark = "*" if model.active else " "
             say(f"{mark} {model.name:<32} {model.vector_type}({model.dimension})  {model.table_name}  {model.model}")
-        say(precision)
 
 
 @app.command()

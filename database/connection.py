@@ -145,6 +145,9 @@ class Database:
         self._lock = threading.Lock()
         self._pool: ConnectionPool[psycopg.Connection[Row]] | None = None
         self._async_pools: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, AsyncPool] = weakref.WeakKeyDictionary()
+        self._async_closers: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Task[None]] = (
+            weakref.WeakKeyDictionary()
+        )
 
     def __repr__(self) -> str:
         return f"Database({self.name!r})"
@@ -267,9 +270,12 @@ class Database:
 
     async def close_async(self) -> None:
         """Close the pool of the running event loop; the next use opens it again."""
-        pool = self._async_pools.pop(asyncio.get_running_loop(), None)
-        if pool is not None:
-            await pool.close()
+        loop = asyncio.get_running_loop()
+        self._async_pools.pop(loop, None)
+        closer = self._async_closers.pop(loop, None)
+        if closer is not None:
+            closer.cancel()
+            await asyncio.wait([closer])
 
     @contextmanager
     def unpooled(self) -> Iterator[psycopg.Connection[Row]]:
@@ -342,6 +348,8 @@ class Database:
                 **self._pool_arguments(), configure=_register_types_async, open=False
             )
             pool = self._async_pools.setdefault(loop, fresh)
+            if pool is fresh:
+                self._async_closers[loop] = loop.create_task(_closed_with_the_loop(fresh))
         await pool.open()
         return pool
 
@@ -446,6 +454,19 @@ def _was_cut(exc: psycopg.OperationalError) -> bool:
     if isinstance(exc, psycopg.errors.QueryCanceled):  # by a timeout or by hand: again, it would take as long again
         return False
     return exc.sqlstate is None or exc.sqlstate[:2] in ("08", "57")
+
+
+async def _closed_with_the_loop(pool: AsyncPool) -> None:
+    """
+    Close a pool when its event loop ends, which cancels this task.
+
+    The pool's own tasks are cancelled then, too; but until Python 3.12, `asyncio.wait_for` may swallow that, and such a
+    worker waits for its next task forever, and `asyncio.run` for the worker.
+    """
+    try:
+        await asyncio.Event().wait()
+    finally:
+        await pool.close()
 
 
 @contextmanager

@@ -48,8 +48,20 @@ AS $$
            unnest(terms, frequencies) AS found (term, frequency)
 $$;
 
+-- Documents' terms as a SELECT: `source` gives id, text and language.
+CREATE OR REPLACE FUNCTION synapse_parsing(source text, functions text) RETURNS text
+LANGUAGE sql IMMUTABLE
+AS $$
+    SELECT format('
+        SELECT id, language, coalesce(found.length, 0) AS length, coalesce(found.terms, ''{}'') AS terms, frequencies
+          FROM (%1$s) AS documents, LATERAL (
+              SELECT sum(frequency)::integer AS length, array_agg(term) AS terms, array_agg(frequency) AS frequencies
+                FROM %2$s.synapse_terms(language, text)
+          ) AS found', source, functions)
+$$;
+
 -- The statement that takes documents out of both tables ('out': `source` gives their ids) or puts them in ('in': `source` gives
--- id, text and language). Nobody waits for <table>_terms: rows that another transaction has locked are passed over and a row of
+-- their terms). Nobody waits for <table>_terms: rows that another transaction has locked are passed over and a row of
 -- one's own is put beside them. Who reads sums them up; the next writer that finds them free makes them one again.
 CREATE OR REPLACE FUNCTION synapse_keywords_statement(direction text, source text, keywords text, terms text, functions text)
 RETURNS text
@@ -83,11 +95,7 @@ BEGIN
     END IF;
     RETURN format('
         WITH changed AS MATERIALIZED (
-            SELECT id, language, coalesce(found.length, 0) AS length, coalesce(found.terms, ''{}'') AS terms, frequencies
-              FROM (%1$s) AS documents, LATERAL (
-                  SELECT sum(frequency)::integer AS length, array_agg(term) AS terms, array_agg(frequency) AS frequencies
-                    FROM %2$s.synapse_terms(language, text)
-              ) AS found
+            %1$s
         ), averages AS MATERIALIZED (
             SELECT language, greatest(sum(length) / sum(documents), 1)::real AS average
               FROM (SELECT language, documents, length FROM %3$s WHERE term = 0
@@ -128,7 +136,8 @@ BEGIN
         EXECUTE statement;
     END IF;
     IF TG_OP IN ('UPDATE', 'INSERT') THEN
-        EXECUTE format('SELECT %s.synapse_keywords_statement(''in'', $1, $2, $3, $4)', functions) INTO statement
+        EXECUTE format('SELECT %1$s.synapse_keywords_statement(''in'', %1$s.synapse_parsing($1, $4), $2, $3, $4)', functions)
+           INTO statement
           USING CASE TG_OP WHEN 'INSERT' THEN format('SELECT %s FROM written', texts)
                 ELSE format('SELECT %1$s FROM written EXCEPT SELECT %1$s FROM removed', texts) END,
                 keywords, terms, functions;
@@ -142,6 +151,8 @@ $$;
 -- Needs the owner; nobody writes meanwhile, and keyword searches wait.
 CREATE OR REPLACE FUNCTION synapse_rebuild_keywords(documents_table regclass) RETURNS bigint
 LANGUAGE plpgsql
+SET parallel_setup_cost = 0
+SET parallel_tuple_cost = 0
 AS $$
 DECLARE
     place text;
@@ -165,12 +176,17 @@ BEGIN
     EXECUTE format('LOCK TABLE %s IN SHARE MODE', documents_table);
     EXECUTE format('TRUNCATE %s, %s', keywords, terms);
     EXECUTE format('DROP INDEX IF EXISTS %s.%I', place, name || '_keywords_terms');
-    EXECUTE format('SELECT %s.synapse_keywords_statement(''in'', $1, $2, $3, $4)', functions) INTO statement
+    -- Parsed into a table of its own, which PostgreSQL does with all its workers; an INSERT it does not.
+    EXECUTE format('SELECT %s.synapse_parsing($1, $2)', functions) INTO statement
       USING format('SELECT id, concat_ws(E''\n'', meta ->> ''title'', meta ->> ''heading'', content) AS text,
                            %s.synapse_text_search(meta ->> ''language'', %L) AS language
                       FROM %s', functions, fallback, documents_table),
-            keywords, terms, functions;
+            functions;
+    EXECUTE 'CREATE TEMPORARY TABLE synapse_parsed ON COMMIT DROP AS ' || statement;
+    EXECUTE format('SELECT %s.synapse_keywords_statement(''in'', ''TABLE synapse_parsed'', $1, $2, $3)', functions) INTO statement
+      USING keywords, terms, functions;
     EXECUTE statement;
+    DROP TABLE synapse_parsed;
     -- Every search reads the whole list of pending entries: at most 1 MB of it, half a millisecond.
     EXECUTE format('CREATE INDEX %I ON %s USING gin (terms) WITH (gin_pending_list_limit = 1024)', name || '_keywords_terms',
                    keywords);

@@ -8,14 +8,14 @@ from config import Settings
 from pipelines.answering import Assistant
 
 FILTERS = [
-    'lang == "en" and year >= 2024 and not draft',
-    {"lang": "en", "year": {">=": 2024}, "draft": {"!=": True}},
+    'lang == "en" and year >= 2024 and title != "Draft"',
+    {"lang": "en", "year": {">=": 2024}, "title": {"!=": "Draft"}},
     {
         "operator": "AND",
         "conditions": [
             {"field": "meta.lang", "operator": "==", "value": "en"},
             {"field": "meta.year", "operator": ">=", "value": 2024},
-            {"field": "meta.draft", "operator": "!=", "value": True},
+            {"field": "meta.title", "operator": "!=", "value": "Draft"},
         ],
     },
 ]

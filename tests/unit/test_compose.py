@@ -68,8 +68,8 @@ def test_passwords_are_required(service: dict[str, Any]) -> None:
 
 
 def test_the_example_describes_every_variable() -> None:
-    described = set(re.findall(r"(?m)^#([A-Z_]+)=", EXAMPLE.read_text()))
-    wanted = set(VARIABLES.values()) | set(re.findall(r"\$\{([A-Z_]+)", COMPOSE.read_text()))
+    described = set(re.findall(r"(?m)^#([A-Z0-9_]+)=", EXAMPLE.read_text()))
+    wanted = set(VARIABLES.values()) | set(re.findall(r"\$\{([A-Z0-9_]+)", COMPOSE.read_text()))
     assert described == wanted
 
 
@@ -78,7 +78,7 @@ def test_the_example_shows_the_defaults(tmp_path: Path, monkeypatch: pytest.Monk
     for variable in VARIABLES.values():
         monkeypatch.delenv(variable, raising=False)
     env_file = tmp_path / ".env"
-    env_file.write_text(re.sub(r"(?m)^#([A-Z_]+)=", r"\1=", EXAMPLE.read_text()))
+    env_file.write_text(re.sub(r"(?m)^#([A-Z0-9_]+)=", r"\1=", EXAMPLE.read_text()))
     examples = {"home", "database_url", "database_owner_url", "table_name", "llm_base_url", "from_environment"}
     with monkeypatch.context() as patched:
         for variable in VARIABLES.values():
@@ -89,7 +89,7 @@ def test_the_example_shows_the_defaults(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 def test_the_example_uses_the_passwords_it_names() -> None:
-    text = re.sub(r"(?m)^#([A-Z_]+)=", r"\1=", EXAMPLE.read_text())
+    text = re.sub(r"(?m)^#([A-Z0-9_]+)=", r"\1=", EXAMPLE.read_text())
     for name in ("POSTGRES_PASSWORD", "SYNAPSE_APP_PASSWORD"):
         text = text.replace(f"\n{name}=\n", f"\n{name}=of-{name.lower()}\n")
     values = dotenv_values(stream=StringIO(text))
