@@ -23,18 +23,22 @@ AS $$
     END
 $$;
 
--- The terms of a text, in order, with how often each stands in it. What lies beyond 200,000 characters or 16,000 different terms
--- is left out: a tsvector holds 1 MB, a sparsevec 16,000 elements.
-CREATE OR REPLACE FUNCTION synapse_terms(configuration text, content text)
-RETURNS TABLE (term integer, frequency integer)
-LANGUAGE sql STABLE PARALLEL SAFE
+-- The terms of a text, in order and at most 16,000, as a sparsevec holds no more; behind them, in the same array, how often each
+-- stands in the text. What lies beyond 200,000 characters is left out: a tsvector holds 1 MB. One value and not rows, so that a
+-- bulk load parses with all its workers: what stands in FROM, they do not share.
+CREATE OR REPLACE FUNCTION synapse_terms(configuration text, content text) RETURNS integer[]
+LANGUAGE plpgsql STABLE PARALLEL SAFE
 AS $$
-    SELECT (hashtextextended(lexeme, hashtext(configuration)) & 1073741823)::integer % 999999999 + 1,
-           sum(cardinality(positions))::integer
-      FROM unnest(to_tsvector(configuration::regconfig, left(content, 200000)))
-     GROUP BY 1
-     ORDER BY 1
-     LIMIT 16000
+BEGIN
+    RETURN (
+        SELECT coalesce((array_agg(term))[:16000] || (array_agg(frequency))[:16000], '{}')
+          FROM (SELECT (hashtextextended(lexeme, hashtext(configuration)) & 1073741823)::integer % 999999999 + 1 AS term,
+                       sum(cardinality(positions))::integer AS frequency
+                  FROM unnest(to_tsvector(configuration::regconfig, left(content, 200000)))
+                 GROUP BY 1
+                 ORDER BY 1) AS found
+    );
+END
 $$;
 
 -- BM25's weight of each term before it is multiplied by the term's rarity, with k1 = 1.2 and b = 0.75 (Robertson & Zaragoza,
@@ -53,11 +57,12 @@ CREATE OR REPLACE FUNCTION synapse_parsing(source text, functions text) RETURNS 
 LANGUAGE sql IMMUTABLE
 AS $$
     SELECT format('
-        SELECT id, language, coalesce(found.length, 0) AS length, coalesce(found.terms, ''{}'') AS terms, frequencies
-          FROM (%1$s) AS documents, LATERAL (
-              SELECT sum(frequency)::integer AS length, array_agg(term) AS terms, array_agg(frequency) AS frequencies
-                FROM %2$s.synapse_terms(language, text)
-          ) AS found', source, functions)
+        SELECT id, language, terms, frequencies, (SELECT coalesce(sum(frequency), 0)::integer FROM unnest(frequencies) AS frequency)
+                   AS length
+          FROM (SELECT id, language, found[:cardinality(found) / 2] AS terms,
+                       found[cardinality(found) / 2 + 1:] AS frequencies
+                  FROM (SELECT id, language, %2$s.synapse_terms(language, text) AS found FROM (%1$s) AS documents OFFSET 0)
+                    AS parsed) AS halves', source, functions)
 $$;
 
 -- The statement that takes documents out of both tables ('out': `source` gives their ids) or puts them in ('in': `source` gives

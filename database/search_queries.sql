@@ -54,7 +54,9 @@ totals AS MATERIALIZED (
     SELECT totals.language, totals.average, totals.documents, words.term, words.frequency AS asked,
            sum(counts.documents) AS having_it
       FROM totals
-      CROSS JOIN LATERAL synapse_terms(totals.language, %(question)s) AS words
+      CROSS JOIN LATERAL (SELECT unnest(found[:cardinality(found) / 2]) AS term,
+                                 unnest(found[cardinality(found) / 2 + 1:]) AS frequency
+                            FROM (SELECT synapse_terms(totals.language, %(question)s) AS found OFFSET 0) AS parsed) AS words
       JOIN {terms} AS counts ON counts.term = words.term
      GROUP BY totals.language, totals.average, totals.documents, words.term, words.frequency
 ), asked AS MATERIALIZED (

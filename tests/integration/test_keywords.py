@@ -79,7 +79,9 @@ def statistics(connection: psycopg.Connection[Any], table: str = TABLE) -> tuple
         f"""
         WITH texts AS (SELECT id, synapse_text_search(meta ->> 'language', 'english') AS language,
                               concat_ws(E'\n', meta ->> 'title', meta ->> 'heading', content) AS text FROM {table}),
-             found AS (SELECT id, language, term, frequency FROM texts, synapse_terms(language, text))
+             found AS (SELECT id, language, unnest(terms[:cardinality(terms) / 2]) AS term,
+                              unnest(terms[cardinality(terms) / 2 + 1:]) AS frequency
+                         FROM (SELECT id, language, synapse_terms(language, text) AS terms FROM texts OFFSET 0) AS parsed)
         SELECT term, NULL, count(*), NULL FROM found GROUP BY term
          UNION ALL
         SELECT 0, language, count(DISTINCT id), coalesce(sum(frequency), 0) FROM texts LEFT JOIN found USING (id, language)
