@@ -15,6 +15,7 @@ from dotenv import dotenv_values
 
 from config import VARIABLES, Settings
 from database.embedded import SERVER_SETTINGS
+from database.ranking import Ranking
 
 PROJECT = Path(__file__).parents[2]
 COMPOSE = PROJECT / "docker-compose.yml"
@@ -84,8 +85,11 @@ def test_the_example_shows_the_defaults(tmp_path: Path, monkeypatch: pytest.Monk
         for variable in VARIABLES.values():
             patched.setenv(variable, dotenv_values(env_file)[variable] or "")
         given, default = Settings.from_env(env_file), Settings()
-    for name in set(Settings.__dataclass_fields__) - examples:
+    ranking = {"search_candidates": "candidates", "keyword_weight": "keyword_weight", "bm25_k1": "k1", "bm25_b": "b"}
+    for name in set(Settings.__dataclass_fields__) - examples - set(ranking):
         assert getattr(given, name) == getattr(default, name), name
+    for name, parameter in ranking.items():  # unset, the store's own
+        assert getattr(given, name) == Ranking().to_dict()[parameter], name
 
 
 def test_the_example_uses_the_passwords_it_names() -> None:
