@@ -8,6 +8,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from psycopg.conninfo import make_conninfo
 
 from database.connection import Database, parse_conninfo
 from database.embedded import EmbeddedServer
@@ -178,3 +179,19 @@ def test_a_statement_timeout_is_told_as_such_and_not_run_again(database: Databas
     with pytest.raises(DatabaseError, match="refused a statement: canceling statement due to statement timeout"):
         database.read("SELECT pg_sleep(30)", settings={"statement_timeout": "300ms"})
     assert time.monotonic() - start < 0.9
+
+
+def test_an_event_loop_ends_and_takes_its_connections_along(owner_conninfo: str) -> None:
+    database = Database(make_conninfo(owner_conninfo, application_name="loops"))
+
+    async def many() -> None:
+        await asyncio.gather(*(database.read_async("SELECT pg_sleep(0.01)") for _ in range(8)))
+
+    for _ in range(5):
+        asyncio.run(many())
+    left = "SELECT count(*) AS connections FROM pg_stat_activity WHERE application_name = 'loops' AND pid <> pg_backend_pid()"
+    until = time.monotonic() + 5
+    while (connections := database.read(left)[0]["connections"]) and time.monotonic() < until:
+        time.sleep(0.05)
+    database.close()
+    assert connections == 0
