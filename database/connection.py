@@ -16,7 +16,7 @@ import threading
 import time
 import weakref
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager, nullcontext
+from contextlib import asynccontextmanager, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -461,12 +461,16 @@ async def _closed_with_the_loop(pool: AsyncPool) -> None:
     Close a pool when its event loop ends, which cancels this task.
 
     The pool's own tasks are cancelled then, too; but until Python 3.12, `asyncio.wait_for` may swallow that, and such a
-    worker waits for its next task forever, and `asyncio.run` for the worker.
+    worker waits for its next task forever, and `asyncio.run` for the worker. Where none did, closing the pool stumbles over
+    its cancelled workers before it comes to the connections, which are therefore closed first.
     """
     try:
         await asyncio.Event().wait()
     finally:
-        await pool.close()
+        for _ in range(pool.get_stats()["pool_available"]):
+            await (await pool.getconn()).close()
+        with suppress(asyncio.CancelledError):
+            await pool.close()
 
 
 @contextmanager
