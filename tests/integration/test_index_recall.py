@@ -129,7 +129,7 @@ def test_the_command(database: Database, owner_conninfo: str, tmp_path: Path, mo
     assert [group["filter"] for group in certificate["groups"]] == ["", 'lang == "de"']
     assert certificate["groups"][1]["share"] == 0.5
     tried = [[one["ef_search"] for one in group["settings"]] for group in certificate["groups"]]
-    assert tried == [[10, 20, 40, 100, 200, 400, 1000], [10, 100, 1000]]
+    assert tried == [[10, 20, 40, 100, 200, 400, 1000], [10, 100, 200, 1000]]
     assert (certificate["recommended"], certificate["likely"], certificate["needed"]) == (None, 10, 368)
     assert picture.read_bytes().startswith(b"\x89PNG")
 
@@ -139,7 +139,7 @@ def test_the_command(database: Database, owner_conninfo: str, tmp_path: Path, mo
     assert code == 0
     assert 'lang == "en", 50.0% of the rows' in printed
     assert "lang == 3, 0.0% of the rows" in printed
-    assert "* The configured ef_search 100 returns 100.00% of the nearest documents or more." in printed
+    assert "* The configured ef_search 200 returns 100.00% of the nearest documents or more." in printed
     assert "3 queries do not prove it; it takes 368 even if all are perfect" in printed
 
 
