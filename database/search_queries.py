@@ -38,7 +38,7 @@ KNOWN_FOR = 60.0
 KNOWN_FILTERS = 1_000
 
 REACH = 200
-"""How many documents a filter is looked at along the HNSW index's order, at least."""
+"""How many documents a filter is looked at along the HNSW index's order, at least; more where more are wanted."""
 
 REACH_PRECISION = 2
 """`ef_search` of that, as a multiple: the list's far end is less exact than its beginning."""
@@ -188,7 +188,7 @@ class Searches:
         where, params = condition(filters)
         key = _key(where, params) if filters else ""
         cost = self.costs.get(key) if filters else None
-        reach = max(wanted, REACH) if filters else wanted
+        reach = max(wanted, REACH, min(4 * wanted, MAX_EF_SEARCH // REACH_PRECISION)) if filters else wanted
         parts: dict[str, Composable] = {
             "condition": where,
             "near": selected,
