@@ -80,7 +80,15 @@ def test_the_example_shows_the_defaults(tmp_path: Path, monkeypatch: pytest.Monk
         monkeypatch.delenv(variable, raising=False)
     env_file = tmp_path / ".env"
     env_file.write_text(re.sub(r"(?m)^#([A-Z0-9_]+)=", r"\1=", EXAMPLE.read_text()))
-    examples = {"home", "database_url", "database_owner_url", "table_name", "llm_base_url", "rerank_model", "from_environment"}
+    examples = {
+        "home",
+        "database_url",
+        "database_owner_url",
+        "table_name",
+        "llm_base_url",
+        "rerank_model",
+        "from_environment",
+    }
     with monkeypatch.context() as patched:
         for variable in VARIABLES.values():
             patched.setenv(variable, dotenv_values(env_file)[variable] or "")
