@@ -1,4 +1,4 @@
--- The whole schema at version 0002: for the first start of Docker's image, and for people who read.
+-- The whole schema at version 0003: for the first start of Docker's image, and for people who read.
 -- Written by deploy/write_init_sql.py from the files in database/; change those and run `make init-sql`.
 -- Harmless on a database at this version; a database at any other version is refused and left as it is.
 
@@ -15,14 +15,14 @@ DO $$
 DECLARE
     other text;
 BEGIN
-    SELECT version_num INTO other FROM alembic_version WHERE version_num <> '0002';
+    SELECT version_num INTO other FROM alembic_version WHERE version_num <> '0003';
     IF FOUND THEN
-        RAISE EXCEPTION 'init.sql makes schema version 0002, but this database is at version %', other
+        RAISE EXCEPTION 'init.sql makes schema version 0003, but this database is at version %', other
             USING HINT = 'Run `python synapse.py database upgrade` instead.';
     END IF;
 END
 $$;
-INSERT INTO alembic_version (version_num) VALUES ('0002') ON CONFLICT DO NOTHING;
+INSERT INTO alembic_version (version_num) VALUES ('0003') ON CONFLICT DO NOTHING;
 
 -- database/extension.sql
 
@@ -587,6 +587,59 @@ BEGIN
     -- Tables of the version before get their keyword tables, filled.
     FOR model IN SELECT * FROM embedding_models LOOP
         PERFORM synapse_create_documents_table(model.table_name, model.dimension, model.vector_type, model.language);
+    END LOOP;
+END
+$$;
+
+-- database/schema_versions/versions/0003.sql
+
+-- Migrations: what each run made, and how far it is. A run is told from others by its source's fingerprint and its targets.
+CREATE TABLE IF NOT EXISTS migration_runs (
+    id text PRIMARY KEY,
+    source_kind text NOT NULL,
+    source text NOT NULL,
+    fingerprint text NOT NULL,
+    options jsonb NOT NULL,
+    started_at timestamptz NOT NULL DEFAULT now(),
+    finished_at timestamptz,
+    attempts integer NOT NULL DEFAULT 1,
+    receipt jsonb
+);
+
+-- One row per part of the source and table: the position moves in the transaction that writes the batch before it.
+CREATE TABLE IF NOT EXISTS migration_parts (
+    run text NOT NULL REFERENCES migration_runs ON DELETE CASCADE,
+    part text NOT NULL,
+    name text NOT NULL,
+    table_name text NOT NULL,
+    created_model text,
+    switched_from text,
+    position jsonb,
+    inserted bigint NOT NULL DEFAULT 0,
+    PRIMARY KEY (run, part)
+);
+
+-- Documents that a run put into a table that it did not make, and, as they were, those that it replaced or left as they were.
+CREATE TABLE IF NOT EXISTS migration_rows (
+    run text NOT NULL REFERENCES migration_runs ON DELETE CASCADE,
+    table_name text NOT NULL,
+    document_id varchar(128) NOT NULL,
+    original jsonb,
+    PRIMARY KEY (run, table_name, document_id)
+);
+DO $$
+DECLARE
+    table_name text;
+    role_name text;
+BEGIN
+    FOREACH table_name IN ARRAY ARRAY['migration_runs', 'migration_parts', 'migration_rows'] LOOP
+        EXECUTE format('REVOKE ALL ON %I FROM PUBLIC', table_name);
+        FOR role_name IN SELECT rolname FROM pg_roles WHERE rolname IN ('anon', 'authenticated') LOOP
+            EXECUTE format('REVOKE ALL ON %I FROM %I', table_name, role_name);
+        END LOOP;
+        IF EXISTS (SELECT FROM pg_roles WHERE rolname = 'synapse_app') THEN
+            EXECUTE format('GRANT SELECT ON %I TO synapse_app', table_name);
+        END IF;
     END LOOP;
 END
 $$;

@@ -9,8 +9,8 @@ documents, ends what it had begun. Meanwhile searches are right, but slow.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -21,7 +21,7 @@ import psycopg
 from pgvector.psycopg import register_vector
 from psycopg.sql import SQL, Composable, Identifier, Literal
 
-from database.document_rows import Policy, copy_rows, write_rows
+from database.document_rows import Policy, copy_rows, plain_name, rows_from_documents, write_rows
 from database.errors import DatabaseError, GuardError, SchemaError
 from database.index_build import build_index, graph_bytes
 from database.models import EmbeddingModel
@@ -86,22 +86,13 @@ def load_documents(
     :raises InvalidInputError: If PostgreSQL cannot hold a document as it is; the batches before it are written.
     :raises DuplicateRowsError: If the policy is `fail` and an id exists, or stands twice in a batch; likewise.
     """
-    report = progress or (lambda _: None)
     remaining = iter(documents)
     written = 0
-    with owner.unpooled() as connection:
-        register_vector(connection)
-        load = _Load(owner, connection, target, memory=memory, report=report)
-        try:
-            while batch := list(islice(remaining, BATCH)):
-                load.begin()
-                written += load.write(batch, policy=policy)
-                report(LoadProgress(step="rows", done=written))
-        except Exception:
-            with suppress(psycopg.Error, DatabaseError):
-                load.finish()
-            raise
-        load.finish()
+    with BulkLoad.opened(owner, target, memory=memory, progress=progress) as load:
+        while batch := list(islice(remaining, BATCH)):
+            load.begin()
+            written += load.write(batch, policy=policy)
+            load.report(LoadProgress(step="rows", done=written))
     return written
 
 
@@ -114,8 +105,16 @@ def missing_indexes(database: Database) -> list[dict[str, Any]]:
     return database.read(_SQL["missing_indexes"])
 
 
-class _Load:
-    """One load: what it dropped, and how that comes back."""
+class BulkLoad:
+    """
+    One load, on a connection of its own: what it dropped, and how that comes back.
+
+    :param owner: The database, connected as the owner of the table.
+    :param connection: Of the owner, in autocommit mode, with pgvector's types registered.
+    :param target: The model, or the store, whose table it is.
+    :param memory: As `load_documents` takes it.
+    :param report: Called with how far it is.
+    """
 
     def __init__(
         self,
@@ -150,6 +149,28 @@ class _Load:
             json.loads(comment.removeprefix(_NOTE)) if comment.startswith(_NOTE) else None
         )
 
+    @classmethod
+    @contextmanager
+    def opened(
+        cls,
+        owner: Database,
+        target: EmbeddingModel | SynapseDocumentStore,
+        *,
+        memory: int | None = None,
+        progress: Progress | None = None,
+    ) -> Iterator[BulkLoad]:
+        """A load whose indexes are built at the end, also of one that fails; see `load_documents`."""
+        with owner.unpooled() as connection:
+            register_vector(connection)
+            load = cls(owner, connection, target, memory=memory, report=progress or (lambda _: None))
+            try:
+                yield load
+            except Exception:
+                with suppress(psycopg.Error, DatabaseError):
+                    load.finish()
+                raise
+            load.finish()
+
     def begin(self) -> None:
         """Drop the indexes and rest the triggers, unless this load or one before it has."""
         if self.note is not None:
@@ -176,7 +197,8 @@ class _Load:
         columns: dict[str, Any] = {"dimension": self.dimension, "vector_type": self.vector_type}
         with self.connection.transaction():
             with suppress(psycopg.errors.UniqueViolation), self.connection.transaction():
-                return copy_rows(self.connection, self.table, documents, **columns)
+                rows = rows_from_documents(documents, table=plain_name(self.table), **columns)
+                return copy_rows(self.connection, self.table, rows, vector_type=self.vector_type)
             return write_rows(self.connection, self.table, documents, policy=policy, **columns)
 
     def finish(self) -> None:

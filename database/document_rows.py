@@ -132,17 +132,10 @@ def write_rows(
     :raises DuplicateRowsError: If the policy is `fail` and an id exists, or stands twice.
     """
     written: set[str] = set()
-    staged = len(documents) >= STAGED_FROM and connection.execute(_SQL["may_stage"]).fetchone() is not None
+    staged = len(documents) >= STAGED_FROM
     for batch in _batches(documents, policy=policy):
-        rows = rows_from_documents(batch, table=_name(table), dimension=dimension, vector_type=vector_type)
-        if staged:
-            connection.execute(_SQL["create_staging"])
-            with connection.cursor() as cursor, cursor.copy(_SQL["copy_staging"]) as copy:
-                copy.set_types(list(_COLUMNS.values()))
-                for row in rows:
-                    copy.write_row(tuple(row.values()))
-        found = connection.execute(*_merge(table, rows, policy=policy, staged=staged), binary=True).fetchall()
-        written.update(row["id"] for row in found)
+        rows = rows_from_documents(batch, table=plain_name(table), dimension=dimension, vector_type=vector_type)
+        written.update(merge_rows(connection, table, rows, policy=policy, staged=staged))
     return _checked(table, documents, written, policy=policy)
 
 
@@ -161,7 +154,7 @@ async def write_rows_async(
     if staged:
         staged = await (await connection.execute(_SQL["may_stage"])).fetchone() is not None
     for batch in _batches(documents, policy=policy):
-        rows = rows_from_documents(batch, table=_name(table), dimension=dimension, vector_type=vector_type)
+        rows = rows_from_documents(batch, table=plain_name(table), dimension=dimension, vector_type=vector_type)
         if staged:
             await connection.execute(_SQL["create_staging"])
             async with connection.cursor() as cursor, cursor.copy(_SQL["copy_staging"]) as copy:
@@ -173,26 +166,44 @@ async def write_rows_async(
     return _checked(table, documents, written, policy=policy)
 
 
+def merge_rows(
+    connection: Connection[Any], table: str | Identifier, rows: Sequence[Row], *, policy: Policy, staged: bool = True
+) -> list[str]:
+    """
+    Insert rows, or overwrite what has their ids, by one statement.
+
+    :param connection: With pgvector's types registered, in a transaction.
+    :param table: Where to.
+    :param rows: In the order of ids, each id once.
+    :param policy: What to do with ids that exist; `fail` leaves them as `skip` does, and the caller looks at what came back.
+    :param staged: Whether they go through a staging table, where one may be made.
+    :returns: The ids that were inserted or overwritten.
+    """
+    staged = staged and connection.execute(_SQL["may_stage"]).fetchone() is not None
+    if staged:
+        connection.execute(_SQL["create_staging"])
+        with connection.cursor() as cursor, cursor.copy(_SQL["copy_staging"]) as copy:
+            copy.set_types(list(_COLUMNS.values()))
+            for row in rows:
+                copy.write_row(tuple(row.values()))
+    found = connection.execute(*_merge(table, rows, policy=policy, staged=staged), binary=True).fetchall()
+    return [row["id"] for row in found]
+
+
 def copy_rows(
-    connection: Connection[Any],
-    table: str | Identifier,
-    documents: Sequence[Document],
-    *,
-    dimension: int,
-    vector_type: str = "vector",
+    connection: Connection[Any], table: str | Identifier, rows: Sequence[Row], *, vector_type: str = "vector"
 ) -> int:
     """
-    Write new documents straight into the table; for bulk loads, as one id that exists fails them all.
+    Write new rows straight into the table; for bulk loads, as one id that exists fails them all.
 
     :param connection: With pgvector's types registered.
     :param table: Where to.
+    :param rows: As `rows_from_documents` makes them.
     :returns: How many.
-    :raises InvalidInputError: If PostgreSQL cannot hold a document as it is; the message names it.
     :raises psycopg.errors.UniqueViolation: If an id exists, or stands twice.
     """
     from pgvector import HalfVector
 
-    rows = rows_from_documents(documents, table=_name(table), dimension=dimension, vector_type=vector_type)
     name = Identifier(table) if isinstance(table, str) else table
     with connection.cursor() as cursor, cursor.copy(SQL(_SQL["copy_rows"]).format(table=name)) as copy:
         copy.set_types(["text", vector_type, "text", "bytea", "jsonb", "text", "jsonb"])
@@ -272,6 +283,11 @@ def vector(values: Any, *, vector_type: str, where: str) -> Vector:
     return Vector(array.astype(np.float32))
 
 
+def plain_name(table: str | Identifier) -> str:
+    """A table's name as messages show it."""
+    return table if isinstance(table, str) else table.as_string().replace('"', "").removeprefix("public.")
+
+
 def shown(value: object) -> str:
     """A value as messages show it: its type and the beginning of it."""
     try:
@@ -317,10 +333,6 @@ def _check_length(text: str, most: int, *, what: str, name: str) -> None:
         )
 
 
-def _name(table: str | Identifier) -> str:
-    return table if isinstance(table, str) else table.as_string().replace('"', "").removeprefix("public.")
-
-
 def _batches(documents: Sequence[Document], *, policy: Policy) -> Iterator[list[Document]]:
     """In the order of ids, so that two writers of the same ids cannot deadlock."""
     chosen = {document.id: document for document in (documents if policy == "overwrite" else reversed(documents))}
@@ -343,7 +355,7 @@ def _checked(table: str | Identifier, documents: Sequence[Document], written: se
     if policy == "fail" and len(written) < len(documents):
         ids = Counter(document.id for document in documents)
         repeated = [id_ for id_, count in ids.items() if count > 1]
-        raise DuplicateRowsError(_name(table), [*(id_ for id_ in ids if id_ not in written), *repeated])
+        raise DuplicateRowsError(plain_name(table), [*(id_ for id_ in ids if id_ not in written), *repeated])
     return len(written)
 
 

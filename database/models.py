@@ -13,6 +13,8 @@ from database.errors import GuardError, InvalidInputError, SchemaError
 from database.sql import statements
 
 if TYPE_CHECKING:
+    from psycopg import Connection
+
     from database.connection import Database
 
 _SQL = statements(Path(__file__).with_suffix(".sql"))
@@ -111,19 +113,24 @@ def add_model(owner: Database, model: EmbeddingModel) -> None:
     :param owner: The database, connected as the owner of the schema.
     :raises InvalidInputError: If its name or table is taken.
     """
+    with owner.connection() as connection:
+        create_model(connection, model)
+
+
+def create_model(connection: Connection[Any], model: EmbeddingModel) -> None:
+    """`add_model`, in a transaction of the caller's."""
     from database.metadata_fields import declare_as
 
-    active = next((known.table_name for known in list_models(owner) if known.active), model.table_name)
-    with owner.connection() as connection:
-        taken = connection.execute(_SQL["model_names_and_tables"], asdict(model)).fetchall()
-        if taken:
-            raise InvalidInputError(
-                f"A new name and table were expected, but {taken[0]['name']} has table {taken[0]['table_name']}.",
-                hint="Run `python synapse.py models list`; drop the other one first, if it is not needed.",
-            )
-        connection.execute(_SQL["create_table"], asdict(model))
-        connection.execute(_SQL["add_model"], asdict(model))
-        declare_as(connection, source=active, target=model.table_name)
+    active = connection.execute(_SQL["active_model"]).fetchone()
+    taken = connection.execute(_SQL["model_names_and_tables"], asdict(model)).fetchall()
+    if taken:
+        raise InvalidInputError(
+            f"A new name and table were expected, but {taken[0]['name']} has table {taken[0]['table_name']}.",
+            hint="Run `python synapse.py models list`; drop the other one first, if it is not needed.",
+        )
+    connection.execute(_SQL["create_table"], asdict(model))
+    connection.execute(_SQL["add_model"], asdict(model))
+    declare_as(connection, source=active["table_name"] if active else model.table_name, target=model.table_name)
 
 
 def switch_model(owner: Database, name: str) -> EmbeddingModel:

@@ -98,7 +98,7 @@ class PartReceipt:
         ):
             if finding.count:
                 reasons.append(f"{self.name}: {finding.count:,} {text} {self.target}")
-        if self.source_checksum != self.target_checksum and not reasons:
+        if self.target_checksum and self.source_checksum != self.target_checksum and not reasons:
             reasons.append(f"{self.name}: the checksums of source and target differ")
         reasons += [
             f"{self.name}: {check}: {facts.get('found', 'did not pass')}"

@@ -22,20 +22,25 @@ class RejectsFile:
     cannot hold is written as `{"float": "nan"}`, `{"bytes": base64}`, `{"float32": base64, little-endian}`; lone surrogates
     and U+0000 as JSON's own escapes, so that the file is plain ASCII.
 
-    :param path: Where it will be; an older one is replaced when this one is whole.
+    :param path: Where it will be; an older one is replaced when this one is whole. `None` only counts.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path | None) -> None:
         self.path, self.lines = path, 0
         self._hash = hashlib.sha256()
-        self._partial = path.with_name(path.name + ".partial")
+        self._partial = path.with_name(path.name + ".partial") if path else Path(os.devnull)
         self._file = self._partial.open("wb")
 
     def __enter__(self) -> RejectsFile:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._file.flush()
+        if self.path is None:
+            self._file.close()
+            return
         os.fsync(self._file.fileno())
         self._file.close()
         if kind is None:
@@ -53,7 +58,7 @@ class RejectsFile:
 
     def summary(self) -> dict[str, Any]:
         """`{path, lines, sha256}`, for the receipt."""
-        return {"path": self.path.name, "lines": self.lines, "sha256": self._hash.hexdigest()}
+        return {"path": self.path.name if self.path else None, "lines": self.lines, "sha256": self._hash.hexdigest()}
 
 
 def plain(value: Any) -> Any:
