@@ -20,8 +20,10 @@ def files_below(folder: Path) -> list[str]:
     Every file below a folder, at any depth.
 
     :returns: Paths relative to the folder, sorted; a linked folder is not entered, and counts as nothing.
+    :raises InvalidInputError: If a folder cannot be listed.
     """
-    return sorted(str((Path(root) / name).relative_to(folder)) for root, _, names in os.walk(folder) for name in names)
+    walked = os.walk(folder, onerror=_cannot_list)
+    return sorted(str((Path(root) / name).relative_to(folder)) for root, _, names in walked for name in names)
 
 
 def open_regular(path: Path) -> BinaryIO:
@@ -84,3 +86,7 @@ def _read(file: BinaryIO, path: Path, size: int) -> bytes:
         return file.read(size)
     except OSError as exc:
         raise InvalidInputError(f"{path} cannot be read: {exc.strerror}.") from exc
+
+
+def _cannot_list(exc: OSError) -> None:
+    raise InvalidInputError(f"{exc.filename} cannot be listed: {exc.strerror}.") from exc

@@ -49,6 +49,11 @@ def test_a_name_that_is_no_text_is_hashed_too(folder: Path) -> None:
     assert len(fingerprint(folder)) == 64
 
 
+def test_a_folder_that_is_not_there_is_not_an_empty_one(tmp_path: Path) -> None:
+    with pytest.raises(InvalidInputError, match="nowhere cannot be listed"):
+        fingerprint(tmp_path / "nowhere")
+
+
 def test_what_cannot_be_read_is_named(folder: Path) -> None:
     os.mkfifo(folder / "pipe")
     (folder / "broken").symlink_to(folder / "nowhere")
