@@ -19,7 +19,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from pydantic_core import to_jsonable_python
 
 from migration.source import Loss
 
@@ -142,7 +141,20 @@ def _json(value: Any) -> Any:
         return sorted((_json(item) for item in value), key=repr)  # a set's own order differs from run to run
     if isinstance(value, np.ndarray | np.generic):
         return _json(value.tolist())
-    return to_jsonable_python(value)  # what the client itself uses; its errors are ValueErrors
+    return _text(value)
+
+
+def _text(value: Any) -> str:
+    """As the client writes what is no JSON, by pydantic."""
+    if isinstance(value, datetime.datetime | datetime.time):
+        return value.isoformat().replace("+00:00", "Z")
+    if isinstance(value, datetime.date):
+        return value.isoformat()
+    if isinstance(value, uuid.UUID | decimal.Decimal):
+        return str(value)
+    if isinstance(value, bytes):
+        return value.decode()
+    raise ValueError(f"JSON has no form for {type(value).__name__}")
 
 
 def _json_key(key: Any) -> str:

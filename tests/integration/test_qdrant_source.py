@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+import datetime
+import decimal
 import json
 import pickle
 import shutil
@@ -334,6 +336,17 @@ def test_what_json_has_no_form_for_is_text_and_a_loss() -> None:
         ("unsupported_value", "meta.bytes", b"\xff"),
         ("unsupported_value", "meta.deep", [{"a": b"\xfe"}]),
     ]
+
+
+def test_what_is_no_json_is_written_as_the_client_writes_it() -> None:
+    pydantic_core = pytest.importorskip("pydantic_core")
+    zone = datetime.timezone(datetime.timedelta(hours=-3, minutes=-30))
+    noon = datetime.datetime(2020, 1, 2, 12, 0, 0, 5)
+    given = [noon, noon.replace(tzinfo=datetime.UTC), noon.replace(tzinfo=zone), noon.date(), noon.time()]
+    given += [decimal.Decimal("1.50"), decimal.Decimal("1E+5"), uuid.UUID(int=3), "ä".encode(), (1, (2,))]
+    payload, losses = json_payload({"given": given})
+    assert payload == {"given": [pydantic_core.to_jsonable_python(each) for each in given]}
+    assert losses == ()
 
 
 def test_keys_that_are_equal_as_text_lose_nothing() -> None:
