@@ -7,7 +7,9 @@ a loss with the original beside. Ids are text: an integer in digits, a UUID with
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -225,9 +227,12 @@ def take_vector(vectors: Any, chosen: str | None) -> tuple[NDArray[np.float32] |
 
 
 def _dense(value: Any) -> NDArray[np.float32] | None:
+    if type(value) is list:
+        # Too large for float32 is infinite, which the engine sees; an array says nothing about it, and is faster.
+        with suppress(TypeError):
+            return np.frombuffer(array("f", value), dtype=np.float32)
     try:
-        with np.errstate(over="ignore"):  # too large for float32 is infinite, which the engine sees
-            vector = np.array(value, dtype=np.float32)
+        vector = np.array(value, dtype=np.float32)
     except (TypeError, ValueError):
         return None
     return vector if vector.ndim == 1 else None

@@ -14,6 +14,7 @@ import decimal
 import io
 import json
 import pickle
+import re
 import uuid
 from collections.abc import Mapping
 from typing import Any
@@ -54,6 +55,8 @@ _ALLOWED: dict[tuple[str, str], Any] = {
     },
 }
 
+_CANONICAL = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
+
 
 class _Unpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
@@ -87,6 +90,8 @@ def point_id(value: Any) -> str:
     """
     if type(value) is int:
         return str(value)
+    if type(value) is str and _CANONICAL.fullmatch(value):
+        return value
     if isinstance(value, str | uuid.UUID):
         return str(uuid.UUID(str(value)))
     raise ValueError(f"{value!r} is no id of a point")

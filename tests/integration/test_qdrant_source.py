@@ -506,11 +506,12 @@ def test_vectors_are_taken_exactly() -> None:
         assert embedding is not None
         assert (embedding == stored).all()
         assert losses == ()
-    embedding, _ = take_vector([1e39, None, 0.1], "")
+    embedding, _ = take_vector([1e39, -1e39, 0.1, 1e-46], "")
     assert embedding is not None
-    assert np.isinf(embedding[0])
-    assert np.isnan(embedding[1])
-    assert embedding[2] == np.float32(0.1)
+    assert embedding.tolist() == [np.inf, -np.inf, np.float32(0.1), 0.0]
+    embedding, _ = take_vector([None, 1.5], "")
+    assert embedding is not None
+    assert np.isnan(embedding).tolist() == [True, False]
     assert take_vector(None, "") == take_vector({}, "a") == (None, ())
     for wrong in ([[1.0], [2.0]], ["a"], "text"):
         embedding, losses = take_vector({"a": wrong}, "a")
