@@ -17,8 +17,8 @@ from database.errors import BELOW_THRESHOLD, DONE, PARTLY_DONE, REFUSED, Configu
 
 if TYPE_CHECKING:
     from database.connection import Database
-    from migration.bytea import Options, Outcome
     from migration.bytea_index import Index
+    from migration.bytea_options import Options, Outcome
     from migration.progress import Progress
     from migration.receipt import PartReceipt
 
@@ -74,7 +74,8 @@ def bytea(
 ) -> None:
     """Turn float32 packed in a bytea column into a pgvector column beside it, while the table is read and written."""
     with errors_reported(json_):
-        from migration.bytea import Options, inspect, migrate
+        from migration.bytea import inspect, migrate
+        from migration.bytea_options import Options
 
         options = Options(
             table=table,

@@ -292,3 +292,6 @@ DELETE FROM {state} WHERE table_name = {name_text} AND vector_column = {target_t
 
 -- state_is_empty --
 SELECT NOT EXISTS (SELECT FROM {state}) AS empty
+
+-- data_folder --
+SELECT current_setting('data_directory') AS folder

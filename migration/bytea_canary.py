@@ -150,12 +150,14 @@ def distances(queries: NDArray[np.float64], vectors: NDArray[np.float32], distan
     """
     others = vectors.astype(np.float64)
     products: NDArray[np.float64] = queries @ others.T
+    found: NDArray[np.float64] = -products
     if distance == "ip":
-        return -products
+        return found
     squares = (queries**2).sum(axis=1)[:, None], (others**2).sum(axis=1)[None, :]
     if distance == "l2":
-        return np.sqrt(np.maximum(squares[0] + squares[1] - 2 * products, 0))
+        found = np.sqrt(np.maximum(squares[0] + squares[1] - 2 * products, 0))
+        return found
     with np.errstate(invalid="ignore", divide="ignore"):
-        cosine: NDArray[np.float64] = 1 - products / np.sqrt(squares[0] * squares[1])
-    cosine[~np.isfinite(cosine)] = np.inf
-    return cosine
+        found = 1 - products / np.sqrt(squares[0] * squares[1])
+    found[~np.isfinite(found)] = np.inf
+    return found

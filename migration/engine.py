@@ -15,7 +15,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
 from itertools import islice
@@ -29,6 +29,7 @@ from database.migration_runs import (
     begin_run,
     conflicts,
     finish_run,
+    list_runs,
     note_conflicts,
     originals,
     part_states,
@@ -51,7 +52,7 @@ from migration.verification import CheckedPart, hashed, verify_table
 if TYPE_CHECKING:
     from database.bulk_load import LoadProgress
     from database.connection import Database
-    from migration.source import Source
+    from migration.source import Part, Record, Source
 
 BULK_SHARE = 4
 """Indexes are dropped and built anew where at least one row in so many is new."""
@@ -71,6 +72,7 @@ class Options:
     :param accept_rank_change: Whether a source whose distance ranks differently from cosine is migrated all the same.
     :param queries: How many vectors are searched for in source and target; 0 leaves the comparison out.
     :param batch: Rows per transaction.
+    :param tables: Tables by the parts' ids, as an earlier run chose them.
     """
 
     parts: tuple[str, ...] = ()
@@ -80,6 +82,7 @@ class Options:
     accept_rank_change: bool = False
     queries: int = 50
     batch: int = BATCH
+    tables: Mapping[str, str] | None = None
 
     def shaping(self) -> dict[str, Any]:
         """What must stay the same while a run goes on."""
@@ -134,7 +137,7 @@ class Migration:
     :param source: Where from; the caller closes it.
     :param owner: The database, connected as the owner of its schema, not through a pooler.
     :param options: What the user chose.
-    :param folder: For the rejects file; `None` writes none.
+    :param receipts: For the rejects file. `None` means `receipts/<run>` in the working folder, and for what only reads, none.
     :param on_progress: Called after each batch.
     """
 
@@ -144,13 +147,22 @@ class Migration:
         owner: Database,
         options: Options,
         *,
-        folder: Path | None = None,
+        receipts: Path | None = None,
         on_progress: OnProgress = silent,
     ) -> None:
-        self.source, self.owner, self.options, self.folder = source, owner, options, folder
+        self.source, self.owner, self.options, self._receipts = source, owner, options, receipts
+        self.folder: Path | None = None
+        """Where the receipt belongs, once it is known."""
+        self.warnings: list[str] = []
+        """Sentences of the caller's that belong in the receipt."""
         self._report = on_progress
         self._seconds: dict[str, float] = {}
         self._started = datetime.now(UTC)
+
+    def samples(self, count: int) -> list[tuple[Target, list[Record]]]:
+        """Some records with text and vector of each part, to see whether its model made them."""
+        parts, _ = chosen_parts(self.source.parts(), self.options.parts)
+        return [(target, list(islice(self._told(target.part), count))) for target in self._targets(parts)]
 
     def dry_run(self) -> Receipt:
         """
@@ -185,7 +197,12 @@ class Migration:
         return self._ended(work, run=run)
 
     def verify(self) -> Receipt:
-        """Read the target back and compare it with the source, writing nothing."""
+        """
+        Read the target back and compare it with the source, writing nothing.
+
+        What is expected there is what the run of this source decided, if there is one.
+        """
+        self._as_decided()
         work = self._planned("verification")
         self._check(work)
         self._proven(work)
@@ -193,11 +210,34 @@ class Migration:
 
     # Steps
 
+    def _targets(self, parts: list[Part]) -> list[Target]:
+        chosen = self.options
+        return plan_targets(self.owner, parts, table=chosen.table, model=chosen.model, tables=chosen.tables)
+
+    def _as_decided(self) -> None:
+        """Take over what the newest run of this source has chosen, as far as the user has not."""
+        fingerprint = self.source.fingerprint()
+        runs = [run for run in list_runs(self.owner) if run.source == self.source.location]
+        same = [run for run in runs if run.fingerprint == fingerprint]
+        if not same:
+            earlier = f"; it has changed since run {runs[-1].id}" if runs else ""
+            self.warnings.append(f"No run has migrated this source as it is now{earlier}.")
+            return
+        states = part_states(self.owner, same[-1].id)
+        decided = same[-1].options
+        self.options = replace(
+            self.options,
+            parts=self.options.parts or tuple(states),
+            tables={} if self.options.table else {state.part: state.table_name for state in states.values()},
+            policies={**self.options.policies, **decided["policies"]},
+            accept_rank_change=decided["accept_rank_change"],
+        )
+
     def _planned(self, kind: str) -> _Work:
         with self._timed("hashing the source"):
             fingerprint = self.source.fingerprint()
         parts, left_out = chosen_parts(self.source.parts(), self.options.parts)
-        targets = plan_targets(self.owner, parts, table=self.options.table, model=self.options.model)
+        targets = self._targets(parts)
         found = status(self.owner)
         receipt = Receipt(
             kind=kind,
@@ -218,6 +258,9 @@ class Migration:
             parts=[_books(target) for target in targets],
         )
         run = run_id(fingerprint, {target.part.id: target.model.table_name for target in targets})
+        self.folder = self._receipts or (Path("receipts") / run if kind == "migration" else None)
+        if self.folder is not None:
+            self.folder.mkdir(parents=True, exist_ok=True)
         return _Work(run=run, fingerprint=fingerprint, targets=targets, receipt=receipt)
 
     def _check(self, work: _Work) -> None:
@@ -338,6 +381,7 @@ class Migration:
 
     def _ended(self, work: _Work, *, run: Run | None = None) -> Receipt:
         receipt = work.receipt
+        receipt.warnings = [*self.warnings, *receipt.warnings]
         with self._timed("hashing the source"):
             receipt.source["fingerprint_after"] = self.source.fingerprint()
         receipt.run = {
@@ -350,6 +394,11 @@ class Migration:
         if run is not None:
             finish_run(self.owner, work.run, receipt.to_dict())
         return receipt
+
+    def _told(self, part: Part) -> Iterator[Record]:
+        for record in islice(self.source.records(part), BATCH):
+            if record.content and record.embedding is not None and record.embedding.shape == (part.dimension,):
+                yield record
 
     # Telling
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -69,62 +69,74 @@ def chosen_parts(parts: Sequence[Part], names: Sequence[str]) -> tuple[list[Part
     return chosen, left_out
 
 
-def plan_targets(owner: Database, parts: Sequence[Part], *, table: str | None, model: str | None) -> list[Target]:
+def plan_targets(
+    owner: Database,
+    parts: Sequence[Part],
+    *,
+    table: str | None,
+    model: str | None,
+    tables: Mapping[str, str] | None = None,
+) -> list[Target]:
     """
     Where each part goes: into the table that is named, or each into one named after it.
 
     :param table: One table for all of them.
-    :param model: The embedding model that made the vectors; `None` means the active one.
+    :param model: The embedding model that made the vectors; `None` means the table's own, or else the active one.
+    :param tables: Tables by part, of those that are settled already.
     :raises InvalidInputError: If a dimension is not the model's, or a name cannot be a table's.
     :raises GuardError: If a table is there that is none of ours.
     """
     known = list_models(owner)
+    targets: list[Target] = []
+    for part in parts:
+        table_name = (tables or {}).get(part.id) or table or _slug(part, parts)
+        found = next((other for other in known if other.table_name == table_name), None)
+        if found is not None:
+            _check_table(part, found, model=model)
+            create = any(target.create for target in targets if target.model.table_name == table_name)
+            targets.append(Target(part=part, model=found, create=create))
+            continue
+        new = _new_model(owner, part, table_name, known, model=model)
+        targets.append(Target(part=part, model=new, create=True))
+        known.append(new)
+    return targets
+
+
+def _check_table(part: Part, found: EmbeddingModel, *, model: str | None) -> None:
+    if part.dimension not in (None, found.dimension) or model not in (None, found.model, found.name):
+        raise InvalidInputError(
+            f"{part.name} has vectors of {part.dimension} dimensions{f' by {model}' if model else ''}, but table "
+            f"{found.table_name} is for {found.dimension} by {found.model}.",
+            hint="Choose another table with --table, or other collections with --collection.",
+        )
+
+
+def _new_model(
+    owner: Database, part: Part, table_name: str, known: Sequence[EmbeddingModel], *, model: str | None
+) -> EmbeddingModel:
+    """The registry's entry for a table that is made for a part."""
+    if not _TABLE.match(table_name):
+        raise InvalidInputError(
+            f"A table's name of 1 to 48 small letters, digits and underscores was expected, but found {table_name!r}."
+        )
+    if table_exists(owner, table_name):
+        raise GuardError(
+            f"A new table {table_name} was expected for {part.name}, but there is one that belongs to no model.",
+            hint="Choose another name with --table.",
+        )
     active = active_model(owner)
     chosen = next((found.model for found in known if model in (found.name, found.model)), model) or active.model
     expected = next((found.dimension for found in known if found.model == chosen), None)
-    targets: list[Target] = []
-    for part in parts:
-        dimension = part.dimension or expected
-        _check_dimension(part, dimension, model=chosen, expected=expected, named=model is not None)
-        assert dimension is not None
-        described = EmbeddingModel.named(chosen, dimension=dimension, language=active.language)
-        table_name = table or _slug(part, parts)
-        name = table_name.removeprefix("documents_").replace("_", "-")
-        target = _target(owner, part, replace(described, table_name=table_name, name=name), known)
-        targets.append(target)
-        if target.create and all(target.model.table_name != found.table_name for found in known):
-            known.append(target.model)
-    first: dict[str, Target] = {}
-    return [
-        replace(target, create=first.setdefault(target.model.table_name, target).create) for target in targets
-    ]  # of several parts of one new table, each knows that the run makes it
+    dimension = _checked_dimension(part, model=chosen, expected=expected)
+    described = EmbeddingModel.named(chosen, dimension=dimension, language=active.language)
+    name, taken = table_name.removeprefix("documents_").replace("_", "-"), {other.name for other in known}
+    if name in taken:
+        name = table_name.replace("_", "-")
+    return replace(described, name=name, table_name=table_name)
 
 
-def _target(owner: Database, part: Part, model: EmbeddingModel, known: Sequence[EmbeddingModel]) -> Target:
-    if not _TABLE.match(model.table_name):
-        raise InvalidInputError(
-            f"A table's name of 1 to 48 small letters, digits and underscores was expected, but found {model.table_name!r}."
-        )
-    found = next((other for other in known if other.table_name == model.table_name), None)
-    if found is None:
-        if table_exists(owner, model.table_name):
-            raise GuardError(
-                f"A new table {model.table_name} was expected for {part.name}, but there is one that belongs to no model.",
-                hint="Choose another name with --table.",
-            )
-        taken = {other.name for other in known}
-        name = model.name if model.name not in taken else f"{model.name}-{model.table_name.replace('_', '-')}"
-        return Target(part=part, model=replace(model, name=name), create=True)
-    if (found.dimension, found.model) != (model.dimension, model.model):
-        raise InvalidInputError(
-            f"{part.name} has vectors of {model.dimension} dimensions by {model.model}, but table {found.table_name} is "
-            f"for {found.dimension} by {found.model}.",
-            hint="Choose another table with --table, or other collections with --collection.",
-        )
-    return Target(part=part, model=found, create=False)
-
-
-def _check_dimension(part: Part, dimension: int | None, *, model: str, expected: int | None, named: bool) -> None:
+def _checked_dimension(part: Part, *, model: str, expected: int | None) -> int:
+    dimension = part.dimension or expected
     if dimension is None:
         raise InvalidInputError(
             f"{part.name} holds no vector at all, and the dimension of {model} is not known.",
@@ -133,15 +145,14 @@ def _check_dimension(part: Part, dimension: int | None, *, model: str, expected:
     if expected not in (None, dimension):
         raise InvalidInputError(
             f"{part.name} has vectors of {dimension} dimensions, but {model} gives {expected}.",
-            hint="Name the model that made them with --model, or choose collections with --collection."
-            if not named
-            else "Choose the collections of this model with --collection.",
+            hint="Name the model that made them with --model, and choose its collections with --collection.",
         )
     if dimension > INDEX_LIMIT:
         raise InvalidInputError(
             f"{part.name} has vectors of {dimension:,} dimensions; pgvector can index up to {INDEX_LIMIT:,}.",
             hint="Embed the texts with another model: `python synapse.py index`.",
         )
+    return dimension
 
 
 def _slug(part: Part, parts: Sequence[Part]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Any
@@ -134,8 +135,6 @@ def _hash(row: StoredRow, *, half: bool) -> bytes:
     if half and vector is not None:
         vector = np.frombuffer(vector, dtype=">f2").astype(">f4").tobytes()
     meta = "null" if row.meta is None else row.meta
-    try:
+    with suppress(ValueError, RecursionError):  # a number of more digits than Python reads: nothing that was migrated
         meta = canonical(json.loads(meta))
-    except (ValueError, RecursionError):  # a number of more digits than Python reads: nothing that was migrated
-        pass
     return hash_of(row.id, row.content, meta if row.plain else f"{meta} and a blob", vector)
