@@ -59,6 +59,8 @@ class Settings:
     :param prompt_tokens: Budget of the prompt, in tokens, at least 256.
     :param conversion_timeout: Seconds that one file's conversion may take, above 0.
     :param max_file_bytes: Larger files are quarantined.
+    :param chroma_token: Token of a Chroma server that is migrated.
+    :param qdrant_api_key: Key of a Qdrant server that is migrated.
     :param telemetry: Whether Haystack may send usage data.
     """
 
@@ -89,6 +91,8 @@ class Settings:
     prompt_tokens: int = 3000
     conversion_timeout: float = 60.0
     max_file_bytes: int = 100 * 1024 * 1024
+    chroma_token: str | None = field(default=None, repr=False)
+    qdrant_api_key: str | None = field(default=None, repr=False)
     telemetry: bool = False
 
     def __post_init__(self) -> None:
@@ -154,6 +158,8 @@ VARIABLES = {
     "prompt_tokens": "SYNAPSE_PROMPT_TOKENS",
     "conversion_timeout": "SYNAPSE_CONVERSION_TIMEOUT",
     "max_file_bytes": "SYNAPSE_MAX_FILE_BYTES",
+    "chroma_token": "CHROMA_TOKEN",
+    "qdrant_api_key": "QDRANT_API_KEY",
     "telemetry": "HAYSTACK_TELEMETRY_ENABLED",
 }
 """Setting to environment variable; `.env.example` describes each."""

@@ -139,10 +139,10 @@ def add_part(owner: Database, run: str, *, part: str, name: str, model: Embeddin
     """
     Note a part, and make its model and table in the same transaction.
 
-    :param create: Whether the model is new.
+    :param create: Whether the run makes the model, for this part or for another one before it.
     """
     with owner.connection() as connection:
-        if create:
+        if create and connection.execute(_SQL["has_table"], {"table_name": model.table_name}).fetchone() is None:
             create_model(connection, model)
         connection.execute(
             _SQL["add_part"],

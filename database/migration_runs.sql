@@ -24,6 +24,9 @@ UPDATE migration_runs SET finished_at = now(), receipt = %(receipt)s WHERE id = 
 -- Parts and rows follow by their foreign keys.
 DELETE FROM migration_runs WHERE id = %(id)s
 
+-- has_table --
+SELECT FROM embedding_models WHERE table_name = %(table_name)s
+
 -- add_part --
 INSERT INTO migration_parts (run, part, name, table_name, created_model)
 VALUES (%(run)s, %(part)s, %(name)s, %(table_name)s, %(created_model)s)
