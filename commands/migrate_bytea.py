@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -76,6 +75,7 @@ def bytea(
     with errors_reported(json_):
         from migration.bytea import inspect, migrate
         from migration.bytea_options import Options
+        from migration.receipt_page import write_receipt
 
         options = Options(
             table=table,
@@ -103,10 +103,11 @@ def bytea(
             _revert(owner, options, json_=json_)
             return
         if receipt is not None:
-            receipt.mkdir(parents=True, exist_ok=True)
+            receipt.mkdir(parents=True, exist_ok=True)  # the rejects file comes first
         with _shown_progress(quiet=json_) as on_progress:
             outcome = (inspect if dry_run else migrate)(owner, options, folder=receipt, on_progress=on_progress)
-        _write(outcome, receipt)
+        if receipt is not None:
+            write_receipt(outcome.receipt, receipt)
         if json_:
             print_json(_as_json(outcome))
         else:
@@ -184,20 +185,11 @@ def _shown_progress(*, quiet: bool) -> Iterator[Callable[[Progress], None]]:
         yield show
 
 
-def _write(outcome: Outcome, folder: Path | None) -> None:
-    if folder is not None:
-        text = json.dumps(outcome.receipt.to_dict(), indent=2, ensure_ascii=False)
-        (folder / "receipt.json").write_text(text + "\n", encoding="utf-8")
-
-
 def _as_json(outcome: Outcome) -> dict[str, Any]:
     return {
         **outcome.receipt.to_dict(),
-        "refused": outcome.refusals,
-        "notices": outcome.notices,
         "filled": outcome.filled,
         "finished": outcome.finished,
-        "seconds": outcome.seconds,
     }
 
 
@@ -210,7 +202,7 @@ def _print(outcome: Outcome, options: Options, *, dry_run: bool) -> None:
     say(f"  key           {', '.join(facts['key'])}")
     for kind, change in part.changes.items():
         say(f"  {kind:<18} {change.records:,} rows ({change.policy})")
-    for notice in outcome.notices:
+    for notice in outcome.receipt.warnings:
         say(f"Notice: {notice}")
     if not dry_run and outcome.receipt.kind == "migration":
         _print_checks(outcome, part)
@@ -229,8 +221,7 @@ def _print_checks(outcome: Outcome, part: PartReceipt) -> None:
     for name, count in part.notes.items():
         say(f"  {name.replace('_', ' ')}  {count:,}")
     for name, check in part.checks.items():
-        figures = ", ".join(f"{key} {value}" for key, value in check.items() if key not in ("passed", "found"))
-        say(f"  {name:<13} {'passed' if check['passed'] else 'FAILED'} ({figures})")
+        say(f"  {name:<13} {'passed' if check['passed'] else 'FAILED'}: {check['found']}")
 
 
 def _ending(outcome: Outcome, options: Options, *, dry_run: bool) -> str:

@@ -12,22 +12,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from commands.database import owner_database
+from commands.model_check import strangers
 from commands.output import console, note, print_json, progress, say
 from database.errors import BELOW_THRESHOLD, PARTLY_DONE, InvalidInputError
 
 if TYPE_CHECKING:
     from config import Settings
-    from migration.engine import Migration
     from migration.progress import OnProgress, Progress
     from migration.receipt import Receipt
-    from migration.source import Record, Source
-    from migration.targets import Target
-
-SAMPLE = 8
-"""Records that are embedded again, to see whether the model made their vectors."""
-
-ALIKE = 0.9
-"""Cosine of a vector and the same text embedded again, from which on the model is taken to be the same."""
+    from migration.source import Source
 
 Collection = Annotated[
     list[str] | None, typer.Option("--collection", metavar="NAME", help="Only this one; repeatable. By default all.")
@@ -122,7 +115,7 @@ def migrate(source: Source, choices: Choices, settings: Settings) -> None:
             on_progress=on_progress,
         )
         if not choices.verify:
-            migration.warnings += _strangers(migration)
+            migration.warnings += strangers(migration)
         try:
             receipt = (
                 migration.dry_run() if choices.dry_run else migration.verify() if choices.verify else migration.run()
@@ -237,43 +230,3 @@ def _steps(*, quiet: bool) -> Iterator[OnProgress]:
             bar.update(task, completed=now.done, total=now.total, detail=f"{speed:,.0f}/s" if speed else "")
 
         yield show
-
-
-def _strangers(migration: Migration) -> list[str]:
-    """A warning for each part whose vectors do not look like the model's."""
-    samples = [(target, records) for target, records in migration.samples(SAMPLE) if records]
-    if not samples:
-        return []
-    from components.embedders import TextEmbedder
-
-    model = samples[0][0].model.model
-    embedder = TextEmbedder(model=model)
-    try:
-        embedder.warm_up()
-    except Exception as exc:  # whatever a model hub, a file or a library raises: migrating needs no model, asking does
-        return [
-            f"{model} could not be loaded here ({type(exc).__name__}), so that nobody has checked whether it made the "
-            "vectors; questions need it."
-        ]
-    return [warning for target, records in samples if (warning := _stranger(embedder, target, records))]
-
-
-def _stranger(embedder: Any, target: Target, records: Sequence[Record]) -> str | None:
-    import numpy as np
-
-    model, name = target.model.model, target.part.name
-    again = np.array([embedder.run(text=record.content)["embedding"] for record in records])
-    if again.shape[1] != target.model.dimension:
-        raise InvalidInputError(
-            f"{name} has vectors of {target.model.dimension} dimensions, but {model} gives {again.shape[1]}.",
-            hint="Name the model that made them with --model.",
-        )
-    stored = np.array([record.embedding for record in records], dtype=np.float64)
-    lengths = np.linalg.norm(again, axis=1) * np.linalg.norm(stored, axis=1)
-    alike = float(np.median((again * stored).sum(axis=1) / np.where(lengths > 0, lengths, 1)))
-    if alike >= ALIKE:
-        return None
-    return (
-        f"The vectors of {name} do not look like those of {model}: the same texts embedded again have a cosine of "
-        f"{alike:.2f} to them. Questions will find little; name the model that made them with --model."
-    )

@@ -41,7 +41,6 @@ from database.models import active_model
 from database.schema import status
 from migration.checking import BATCH, PartCheck, TableBefore, undecided
 from migration.conversion import Policy
-from migration.parity import compare_search
 from migration.progress import OnProgress, Progress, silent
 from migration.receipt import PartReceipt, Receipt
 from migration.record_hash import HashIndex, key_of
@@ -345,6 +344,8 @@ class Migration:
 
     def _proven(self, work: _Work) -> None:
         """Read every table back, and compare searching."""
+        from migration.parity import compare_search  # it brings Haystack, which takes more memory than all before
+
         states = part_states(self.owner, work.run)
         for table_name, targets in work.tables().items():
             made = any(states[t.part.id].created_model for t in targets if t.part.id in states)

@@ -1,0 +1,82 @@
+"""Whether vectors look like those of the model that is to answer questions about them."""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from typing import TYPE_CHECKING
+
+from database.errors import InvalidInputError
+
+if TYPE_CHECKING:
+    from migration.engine import Migration
+    from migration.source import Record
+    from migration.targets import Target
+
+SAMPLE = 8
+"""Records of each part that are embedded again."""
+
+ALIKE = 0.9
+"""Cosine of a vector and the same text embedded again, from which on the model is taken to be the same."""
+
+
+def strangers(migration: Migration) -> list[str]:
+    """
+    A warning for each part whose vectors do not look like its model's.
+
+    :raises InvalidInputError: If the model gives vectors of another dimension.
+    """
+    samples = [(target, records) for target, records in migration.samples(SAMPLE) if records]
+    if not samples:
+        return []
+    model = samples[0][0].model.model
+    texts = [record.content or "" for _, records in samples for record in records]
+    try:
+        again = iter(_embedded_elsewhere(model, texts))
+    except (RuntimeError, BrokenProcessPool) as exc:
+        return [
+            f"{model} could not be loaded here ({exc}), so that nobody has checked whether it made the vectors; "
+            "questions need it."
+        ]
+    compared = [(target, records, [next(again) for _ in records]) for target, records in samples]
+    return [warning for one in compared if (warning := _stranger(*one))]
+
+
+def _embedded_elsewhere(model: str, texts: list[str]) -> list[list[float]]:
+    """Embed in a process of its own: a model's memory is given back only at a process's end."""
+    with ProcessPoolExecutor(max_workers=1, mp_context=multiprocessing.get_context("spawn")) as process:
+        return process.submit(_embedded, model, texts).result()
+
+
+def _embedded(model: str, texts: list[str]) -> list[list[float]]:
+    from components.embedders import TextEmbedder
+
+    embedder = TextEmbedder(model=model)
+    try:
+        embedder.warm_up()
+    except Exception as exc:  # whatever a hub, a file or a library raises; not all of it can be sent between processes
+        raise RuntimeError(type(exc).__name__) from None
+    return [embedder.run(text=text)["embedding"] for text in texts]
+
+
+def _stranger(target: Target, records: Sequence[Record], again: Sequence[Sequence[float]]) -> str | None:
+    import numpy as np
+
+    model, name, dimension = target.model.model, target.part.name, len(again[0])
+    if dimension != target.model.dimension:
+        raise InvalidInputError(
+            f"{name} has vectors of {target.model.dimension} dimensions, but {model} gives {dimension}.",
+            hint="Name the model that made them with --model.",
+        )
+    stored = np.array([record.embedding for record in records], dtype=np.float64)
+    computed = np.array(again)
+    lengths = np.linalg.norm(computed, axis=1) * np.linalg.norm(stored, axis=1)
+    alike = float(np.median((computed * stored).sum(axis=1) / np.where(lengths > 0, lengths, 1)))
+    if alike >= ALIKE:
+        return None
+    return (
+        f"The vectors of {name} do not look like those of {model}: the same texts embedded again have a cosine of "
+        f"{alike:.2f} to them. Questions will find little; name the model that made them with --model."
+    )
