@@ -101,25 +101,27 @@ def convert(plan: TablePlan, batch: Sequence[Row], policies: Policies, *, gone: 
 
 def _column(planned: PlannedColumn, values: Sequence[Value], losses: list[Loss]) -> Sequence[Any]:
     encoding = planned.encoding
-    kinds = set(map(type, values)) - {type(None)}
-    plain = str not in kinds or is_writable(values)
-    if plain and encoding.encode is None and kinds <= encoding.kinds and not planned.declared:
-        return values
+    plain = is_writable(values)
+    if plain and planned.proven and not planned.declared:
+        if encoding.changes_nothing or encoding.encode is None:
+            return values
+        encode = encoding.encode
+        return [None if value is None else encode(value) for value in values]
     made = list[Any]()
     for place, value in enumerate(values):
-        result, kind, lossless = _value(planned, value)
+        result, kind, lossless = _value(planned, value, plain=plain)
         if kind is not None:
             losses.append(Loss(place, kind, planned.name, value, lossless))
         made.append(result)
     return made
 
 
-def _value(planned: PlannedColumn, value: Value) -> tuple[Any, str | None, bool]:
+def _value(planned: PlannedColumn, value: Value, *, plain: bool) -> tuple[Any, str | None, bool]:
     """What is written, the kind of its change if it has one, and whether the change loses nothing."""
     if value is None:
         return None, None, True
     kind = None
-    if isinstance(value, str) and not is_writable((value,)):
+    if not plain and isinstance(value, str) and not is_writable((value,)):
         kind = "nul" if "\0" in value else "invalid_utf8"
         value = written(value)
     if planned.encoding is WRITTEN_OUT:

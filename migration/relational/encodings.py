@@ -68,6 +68,11 @@ class Encoding:
     decode: Callable[[Any], Value] | None = None
     indexable: bool = True
 
+    @property
+    def changes_nothing(self) -> bool:
+        """Whether what it takes goes as it is."""
+        return self.encode is None or self.decode is _itself
+
     def encoded(self, value: Value) -> Any:
         """
         The value as PostgreSQL gets it.

@@ -37,6 +37,7 @@ class PlannedColumn:
 
     :param place: Where its values stand in a `Row`.
     :param declared: The encodings of its declared type, where it was widened because none of them keeps everything.
+    :param proven: Whether the encoding is known to keep every value.
     :param default: A literal for psycopg, if `moment` is `None`.
     :param moment: PostgreSQL's expression for the time of an insertion.
     :param numbered: Whether PostgreSQL counts on where a row comes without a value.
@@ -46,6 +47,7 @@ class PlannedColumn:
     place: int
     encoding: Encoding
     declared: tuple[Encoding, ...] = ()
+    proven: bool = False
     not_null: bool = False
     default: Any = None
     moment: str | None = None
@@ -109,7 +111,9 @@ def plan_table(table: Table, found: list[ColumnSurvey], target: str) -> TablePla
             plan.left_out.append({"name": f"{table.name}: primary key ({', '.join(table.key)})", "reason": reason})
     plan.columns = [_planned(plan, survey) for survey in found]
     if table.row_number and plan.key != [names[name] for name in table.key]:
-        plan.columns.append(PlannedColumn(name=plan.key[0], place=0, encoding=BIGINT, not_null=True, numbered=True))
+        plan.columns.append(
+            PlannedColumn(name=plan.key[0], place=0, encoding=BIGINT, proven=True, not_null=True, numbered=True)
+        )
         plan.facts["row number kept as"] = plan.key[0]
     for name, there in ((table.name, target), *names.items()):
         if name != there:
@@ -141,6 +145,7 @@ def _planned(plan: TablePlan, survey: ColumnSurvey) -> PlannedColumn:
         place=table.place(column.name),
         encoding=encoding,
         declared=tuple(declared(column)) if survey.widened else (),
+        proven=survey.proven,
         not_null=not_null and not survey.nulls,
         default=None if numbered else default,
         moment=None if numbered else moment,

@@ -23,12 +23,14 @@ class ColumnSurvey:
     What a column holds.
 
     :param encoding: The one that was taken.
+    :param proven: Whether every value was tried with it, and kept.
     :param kinds: How many values of each of Python's types; `NoneType` for NULL.
     :param unwritable: Texts with U+0000 or bytes that are no UTF-8.
     """
 
     column: Column
     encoding: Encoding = WRITTEN_OUT
+    proven: bool = False
     kinds: Counter[str] = field(default_factory=Counter)
     unwritable: int = 0
 
@@ -55,8 +57,7 @@ def survey(source: Tables, table: Table, report: OnProgress, *, strict: bool = F
     later = [_usable(candidates(column), column.name in compared) for column in table.columns]
     alive = {place: list(encodings) for place, encodings in enumerate(first)}
     _narrow(source, table, alive, report, count=found)
-    for place, left in alive.items():
-        found[place].encoding = left[0] if left else WRITTEN_OUT
+    _take(found, alive)
     open_ = [place for place, left in alive.items() if not left]
     if strict and open_:
         _settle_strictly(source, table, found, {place: first[place] for place in open_ if first[place]})
@@ -64,9 +65,13 @@ def survey(source: Tables, table: Table, report: OnProgress, *, strict: bool = F
     if open_:
         alive = {place: [one for one in later[place] if one not in first[place]] for place in open_}
         _narrow(source, table, alive, report)
-        for place, left in alive.items():
-            found[place].encoding = left[0] if left else WRITTEN_OUT
+        _take(found, alive)
     return found
+
+
+def _take(found: list[ColumnSurvey], alive: dict[int, list[Encoding]]) -> None:
+    for place, left in alive.items():
+        found[place].encoding, found[place].proven = (left[0], True) if left else (WRITTEN_OUT, False)
 
 
 def _compared(table: Table) -> set[str]:

@@ -77,7 +77,7 @@ class Index:
     """
     An index.
 
-    :param constraint: Whether it stands for a UNIQUE in the table's definition.
+    :param constraint: Whether it stands for a UNIQUE in the table's definition, or for a primary key that folds letters.
     :param where: Of which rows it is, as SQL of the source; `None` means all.
     """
 

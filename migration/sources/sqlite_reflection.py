@@ -104,7 +104,7 @@ class Reflection:
             numbered_by=key[0] if stands_for_number else None,
             last_number=self._last_number(name) if "AUTOINCREMENT" in words else None,
             checks=tuple(checks(sql)),
-            indexes=tuple(self._index(index) for index in reversed(indexes) if index[3] != "pk"),
+            indexes=tuple(index for index in map(self._index, reversed(indexes)) if index is not None),
             foreign_keys=tuple(self._foreign_keys(inspector, name, columns)),
         )
 
@@ -123,7 +123,8 @@ class Reflection:
         number = self._one(_SQL["last_number"], table)
         return number if isinstance(number, int) else None
 
-    def _index(self, listed: Sequence[Any]) -> Index:
+    def _index(self, listed: Sequence[Any]) -> Index | None:
+        """An index; of those of primary keys only one that keeps out more than equal values."""
         _, name, unique, origin, _ = listed
         texts, where = index_parts(self._one(_SQL["index"], name) or "")
         parts = [
@@ -136,7 +137,9 @@ class Reflection:
             for place, number, column, descending, collation, is_key in self._pragma("index_xinfo", name)
             if is_key
         ]
-        return Index(name=name, parts=tuple(parts), unique=bool(unique), constraint=origin == "u", where=where)
+        if origin == "pk" and all(part.collation == "BINARY" for part in parts):
+            return None
+        return Index(name=name, parts=tuple(parts), unique=bool(unique), constraint=origin != "c", where=where)
 
     def _foreign_keys(self, inspector: Inspector, table: str, columns: Sequence[Column]) -> Iterator[ForeignKey]:
         named = {

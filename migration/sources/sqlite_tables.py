@@ -53,18 +53,18 @@ class SqliteTables(SqliteFile):
             yield (place, *row)
 
     def orphans(self, table: Table, key: ForeignKey, *, gone: dict[str, set[int]]) -> Iterator[tuple[int, Row]]:
-        """Found by a query of our own, as SQLite's check stops at keys that it calls mismatched."""
-        to = self._by_name[key.table]
-        self._note_gone(to, key, gone.get(to.name, set()))
+        """Found by a query of our own: SQLite's check folds letters as the key does, and stops at keys that it calls mismatched."""
+        parent = self._by_name[key.table]
+        self._note_gone(parent, key, gone.get(parent.name, set()))
         pairs = list(zip(key.columns, key.to_columns, strict=True))
         order = [table.row_number] if table.row_number else [quoted(name) for name in table.key]
         sql = _SQL["rows_without_parent"].format(
             number=f"here.{table.row_number}" if table.row_number else "NULL",
             columns=", ".join(f"here.{quoted(column)}" for column in key.columns),
             table=quoted(table.name),
-            to=quoted(to.name),
-            refers=" AND ".join(f"there.{quoted(other)} = here.{quoted(column)}" for column, other in pairs),
-            is_gone=" AND ".join(f"gone.c{place} IS there.{quoted(other)}" for place, (_, other) in enumerate(pairs)),
+            to=quoted(parent.name),
+            refers=" AND ".join(f"there.{quoted(to)} = here.{quoted(of)} COLLATE BINARY" for of, to in pairs),
+            is_gone=" AND ".join(f"gone.c{place} IS there.{quoted(to)}" for place, (_, to) in enumerate(pairs)),
             wanted="absent" if table.row_number else "1",
             order=", ".join(f"here.{name}" for name in order),
         )
