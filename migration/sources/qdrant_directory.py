@@ -243,7 +243,7 @@ def _record(collection: Collection, number: int, key: str, content: Any) -> Reco
         payload, losses = json_payload(fields.get("payload") or {})
         vectors = fields.get("vector")
     except ValueError as exc:
-        # What it holds stays as it is, for the rejects file.
-        lost = Loss("unreadable", "content", {"reason": str(exc), "stored": content})
+        # As a loss of the embedding, so that one decision settles it; the rejects file gets what is stored.
+        lost = Loss("unreadable", "embedding", {"reason": str(exc), "stored": content})
         return Record(id_of_key(key), None, {}, None, number, losses=(lost,))
     return collection.record(point, payload, vectors, position=number, losses=losses)

@@ -5,13 +5,16 @@ from __future__ import annotations
 import base64
 import datetime
 import decimal
+import http.server
 import json
 import pickle
 import shutil
 import sqlite3
 import subprocess
 import sys
+import threading
 import uuid
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,7 +22,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from database import schema
+from database.connection import Database
 from database.errors import ConfigurationError, GuardError, InvalidInputError, SynapseError
+from migration.conversion import checked_policies
+from migration.engine import Migration, Options
 from migration.source import Part, Record, Source
 from migration.sources.qdrant import choose_vector, open_qdrant, take_vector
 from migration.sources.qdrant_directory import QdrantDirectory
@@ -536,7 +543,7 @@ def test_a_vector_without_a_name_beside_named_ones_must_be_chosen_by_its_absence
 
 
 @pytest.fixture
-def server() -> Iterator[Any]:
+def qdrant() -> Iterator[Any]:
     pytest.importorskip("qdrant_client")
     from tests.support.qdrant_server import qdrant_server
 
@@ -544,14 +551,12 @@ def server() -> Iterator[Any]:
         yield running
 
 
-def connected(server: Any) -> Any:
-    import warnings
-
+def connected(qdrant: Any) -> Any:
     from qdrant_client import QdrantClient
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return QdrantClient(url=server.url, api_key="the-secret-key", check_compatibility=False)
+        return QdrantClient(url=qdrant.url, api_key="the-secret-key", check_compatibility=False)
 
 
 def fill(server: Any, count: int = 1200) -> Any:
@@ -582,9 +587,9 @@ def fill(server: Any, count: int = 1200) -> Any:
     return client
 
 
-def test_a_server_gives_what_its_client_reads(server: Any) -> None:
-    client = fill(server)
-    source = open_qdrant(url=server.url, api_key="the-secret-key")
+def test_a_server_gives_what_its_client_reads(qdrant: Any) -> None:
+    client = fill(qdrant)
+    source = open_qdrant(url=qdrant.url, api_key="the-secret-key")
     part = part_of(source, "a collection")
     assert (source.version, part.count, part.dimension, part.distance) == ("1.15.1", 1200, 3, "cosine")
     assert part.facts["normalised_by_qdrant"] is True
@@ -602,10 +607,10 @@ def test_a_server_gives_what_its_client_reads(server: Any) -> None:
     source.close()
 
 
-def test_named_vectors_of_a_server(server: Any) -> None:
+def test_named_vectors_of_a_server(qdrant: Any) -> None:
     from qdrant_client import models
 
-    client = connected(server)
+    client = connected(qdrant)
     client.create_collection(
         "named",
         vectors_config={
@@ -616,9 +621,9 @@ def test_named_vectors_of_a_server(server: Any) -> None:
     )
     sparse = models.SparseVector(indices=[4, 2], values=[0.5, 0.1])
     client.upsert("named", [models.PointStruct(id=1, vector={"a": [1, 2], "b": [3, 4], "s": sparse}, payload=None)])
-    refused = QdrantServer(server.url, api_key="the-secret-key")
+    refused = QdrantServer(qdrant.url, api_key="the-secret-key")
     assert "'a' (2, Dot), 'b' (2, Euclid)" in (part_of(refused, "named").refusal or "")
-    source = QdrantServer(server.url, api_key="the-secret-key", vector="b")
+    source = QdrantServer(qdrant.url, api_key="the-secret-key", vector="b")
     part = part_of(source, "named")
     (record,) = source.records(part)
     assert part.distance == "l2"
@@ -629,51 +634,51 @@ def test_named_vectors_of_a_server(server: Any) -> None:
     assert np.float32(record.losses[0].original["s"]["values"]).tolist() == np.float32([0.1, 0.5]).tolist()
 
 
-def test_what_is_written_meanwhile_neither_doubles_nor_hides_a_record(server: Any) -> None:
+def test_what_is_written_meanwhile_neither_doubles_nor_hides_a_record(qdrant: Any) -> None:
     from qdrant_client import models
 
-    fill(server)
-    source = QdrantServer(server.url, api_key="the-secret-key")
+    fill(qdrant)
+    source = QdrantServer(qdrant.url, api_key="the-secret-key")
     part = part_of(source, "a collection")
     before = source.fingerprint()
     assert source.fingerprint() == before
     records = source.records(part)
     seen = [next(records).id]
     new = [models.PointStruct(id=number, vector=[1, 2, 3], payload={}) for number in range(0, 1200, 2)]
-    server.local.upsert("a collection", new)
+    qdrant.local.upsert("a collection", new)
     seen += [record.id for record in records]
     assert len(seen) == len(set(seen)) == 1200
     assert not {str(point.id) for point in new} & set(seen)
     assert source.fingerprint() != before
 
 
-def test_a_point_that_is_gone_is_an_error(server: Any) -> None:
-    fill(server)
-    source = QdrantServer(server.url, api_key="the-secret-key")
+def test_a_point_that_is_gone_is_an_error(qdrant: Any) -> None:
+    fill(qdrant)
+    source = QdrantServer(qdrant.url, api_key="the-secret-key")
     records = source.records(part_of(source, "a collection"))
     next(records)
-    server.local.delete("a collection", [1199])
+    qdrant.local.delete("a collection", [1199])
     with pytest.raises(SynapseError, match="no longer has 1 of its points, the first is 1199"):
         list(records)
 
 
-def test_a_list_that_does_not_match_the_count_is_an_error(server: Any) -> None:
-    fill(server, count=4)
+def test_a_list_that_does_not_match_the_count_is_an_error(qdrant: Any) -> None:
+    fill(qdrant, count=4)
 
     def write_between(request: str) -> None:
         if request.endswith("/points/count"):
-            server.local.delete("a collection", [1])
+            qdrant.local.delete("a collection", [1])
 
-    server.before = write_between
-    source = QdrantServer(server.url, api_key="the-secret-key")
+    qdrant.before = write_between
+    source = QdrantServer(qdrant.url, api_key="the-secret-key")
     with pytest.raises(SynapseError, match="lists 4 points and counts 3"):
         source.parts()
 
 
-def test_a_component_that_is_not_finite_arrives_as_nan(server: Any) -> None:
-    fill(server, count=4)
-    server.not_finite = {3}
-    source = QdrantServer(server.url, api_key="the-secret-key")
+def test_a_component_that_is_not_finite_arrives_as_nan(qdrant: Any) -> None:
+    fill(qdrant, count=4)
+    qdrant.not_finite = {3}
+    source = QdrantServer(qdrant.url, api_key="the-secret-key")
     found = records_of(source, "a collection")
     three, one = found["3"].embedding, found["1"].embedding
     assert three is not None
@@ -682,11 +687,11 @@ def test_a_component_that_is_not_finite_arrives_as_nan(server: Any) -> None:
     assert np.isfinite(one).all()
 
 
-def test_a_server_that_dies_midway_is_an_error_and_reading_goes_on_after_it(server: Any) -> None:
+def test_a_server_that_dies_midway_is_an_error_and_reading_goes_on_after_it(qdrant: Any) -> None:
     from tests.support.qdrant_server import Hangup
 
-    fill(server)
-    source = QdrantServer(server.url, api_key="the-secret-key")
+    fill(qdrant)
+    source = QdrantServer(qdrant.url, api_key="the-secret-key")
     part = part_of(source, "a collection")
     whole = [record.id for record in source.records(part)]
     left = 2
@@ -697,46 +702,44 @@ def test_a_server_that_dies_midway_is_an_error_and_reading_goes_on_after_it(serv
         if left < 0:
             raise Hangup
 
-    server.before = die
+    qdrant.before = die
     seen: list[Record] = []
     with pytest.raises(SynapseError, match="does not answer") as caught:
         seen.extend(source.records(part))  # keeps what came before the error
     assert "a new run goes on" in caught.value.hint
     assert len(seen) == 1000
-    server.before = lambda request: None
+    qdrant.before = lambda request: None
     rest = [record.id for record in source.records(part, after=seen[-1].position)]
     assert [record.id for record in seen] + rest == whole
 
 
-def test_keys_are_asked_for_and_never_shown(server: Any) -> None:
+def test_keys_are_asked_for_and_never_shown(qdrant: Any) -> None:
     with pytest.raises(InvalidInputError, match=r"asks for an API key \(HTTP 401\)"):
-        QdrantServer(server.url)
+        QdrantServer(qdrant.url)
     with pytest.raises(InvalidInputError, match="refuses the API key") as caught:
-        QdrantServer(server.url, api_key="another-secret")
+        QdrantServer(qdrant.url, api_key="another-secret")
     assert "another-secret" not in f"{caught.value}{caught.value.__cause__}"
     with pytest.raises(ConfigurationError, match="no HTTP header") as caught_key:
-        QdrantServer(server.url, api_key="the-secret-\N{EM DASH}key\n")
+        QdrantServer(qdrant.url, api_key="the-secret-\N{EM DASH}key\n")
     assert "secret" not in str(caught_key.value)
-    source = QdrantServer(server.url.replace("http://", "http://user:password@"), api_key="the-secret-key")
-    assert source.location == server.url
+    source = QdrantServer(qdrant.url.replace("http://", "http://user:password@"), api_key="the-secret-key")
+    assert source.location == qdrant.url
     assert "secret" not in f"{vars(source)['location']}{source.kind}{source}"
 
 
-def test_a_collection_that_is_not_there_is_an_error(server: Any) -> None:
-    source = QdrantServer(server.url, api_key="the-secret-key")
+def test_a_collection_that_is_not_there_is_an_error(qdrant: Any) -> None:
+    source = QdrantServer(qdrant.url, api_key="the-secret-key")
     assert source.parts() == []
     with pytest.raises(InvalidInputError, match="has no collection 'gone'"):
         next(source.records(Part(id="gone", name="gone", count=0, dimension=None)))
 
 
-def test_a_server_that_is_down_or_another_is_an_error(server: Any) -> None:
+def test_a_server_that_is_down_or_another_is_an_error() -> None:
+    pytest.importorskip("qdrant_client")
     with pytest.raises(SynapseError, match=r"http://127.0.0.1:9 does not answer: .*refused"):
         QdrantServer("http://127.0.0.1:9")
     with pytest.raises(InvalidInputError, match="is no address"):
         QdrantServer("ftp://127.0.0.1:9")
-
-    import http.server
-    import threading
 
     class Stranger(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -766,3 +769,40 @@ def test_a_frozen_list_of_ids_is_in_qdrants_order_and_can_be_gone_on_in() -> Non
     assert [ids.behind(each) for each in (0, 1, 5, 2**64 - 1, FIRST, SECOND)] == [0, 1, 1, 2, 3, 4]
     with pytest.raises(IndexError):
         ids[4]
+
+
+# With the engine
+
+
+def test_the_engine_closes_the_books_on_a_directory_and_a_server(
+    empty_conninfo: str, tmp_path: Path, qdrant: Any
+) -> None:
+    schema.upgrade(empty_conninfo)
+    fill(qdrant)
+    directory = QdrantDirectory(FIXTURES / "1.20.0" / "db", vector="text")
+    remote = QdrantServer(qdrant.url, api_key="the-secret-key")
+    decided = dict.fromkeys(("nul", "surrogate", "not_finite", "number", "missing_vector", "zero_vector"), "keep")
+    policies = checked_policies({**decided, "extra_vectors": "keep"})
+    owner = Database(empty_conninfo)
+    try:
+        for source, parts, dimension in (
+            (directory, ("haystack", "langchain", "llamaindex"), 2),
+            (directory, ("plain",), 6),
+            (directory, ("named",), 4),
+            (remote, ("a collection",), 3),
+        ):
+            options = Options(
+                parts=parts, model=f"tests/of-{dimension}", policies=policies, queries=3, accept_rank_change=True
+            )
+            receipt = Migration(source, owner, options, receipts=tmp_path / parts[0]).run()
+            assert receipt.closed, receipt.open()
+            assert receipt.rejected == 0
+            assert [part.records for part in receipt.parts] == [part_of(source, part).count for part in parts]
+            assert "secret" not in json.dumps(receipt.to_dict(), default=str)
+        rows = owner.read("SELECT id, content, meta->'tags' AS tags FROM documents_haystack ORDER BY id")
+        assert [(row["id"], row["content"]) for row in rows][:2] == [("blob", None), ("one", "first")]
+        assert rows[1]["tags"] == ["a"]
+    finally:
+        owner.close()
+        directory.close()
+        remote.close()
