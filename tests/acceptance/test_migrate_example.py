@@ -76,3 +76,10 @@ def test_it_keeps_what_a_source_promises(tmp_path: Path) -> None:
     written(path, {"id": 1}, {"id": 1})
     assert source.fingerprint() != before
     assert "repeats 1 ids" in (source.parts()[0].refusal or "")
+
+
+def test_the_page_shows_the_example_as_it_is() -> None:
+    program = (PROJECT / "examples" / "migrate_jsonl.py").read_text(encoding="utf-8")
+    page = (PROJECT / "docs" / "adding-a-source.md").read_text(encoding="utf-8")
+    shown = page.split("```python\n")[1].split("\n```")[0]
+    assert shown == program[program.index("from __future__") : program.index("\n\n\nif __name__")]
