@@ -122,7 +122,7 @@ def migrate(source: Source, choices: Choices, settings: Settings) -> None:
             )
         except UndecidedError as exc:
             if exc.receipt.rejects.get("path"):
-                exc.hint += f" The originals are in {migration.folder}."
+                exc.hint += f" What they hold is in {migration.folder}/{exc.receipt.rejects['path']}."
             raise
     finish(receipt, migration.folder, json_=choices.json_)
 
@@ -191,8 +191,9 @@ def _print(receipt: Receipt, written: Path | None) -> None:
             say(f"  {part.name}: {count:,} {name}")
         for check, facts in part.checks.items():
             say(f"  {part.name}: {check}: {facts.get('found', 'passed' if facts['passed'] else 'failed')}")
-    for item in receipt.left_out:
-        say(f"  left out: {item['name']}: {item['reason']}")
+    for reason in dict.fromkeys(item["reason"] for item in receipt.left_out):
+        names = [item["name"] for item in receipt.left_out if item["reason"] == reason]
+        say(f"  left out, {reason}: {', '.join(names)}")
     for warning in receipt.warnings:
         say(f"Note: {warning}")
     for line in _verdict(receipt):

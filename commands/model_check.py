@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
+import sys
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -51,6 +53,9 @@ def _embedded_elsewhere(model: str, texts: list[str]) -> list[list[float]]:
 
 
 def _embedded(model: str, texts: list[str]) -> list[list[float]]:
+    os.dup2(
+        os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno()
+    )  # a hub that does not answer is complained about at length
     from components.embedders import TextEmbedder
 
     embedder = TextEmbedder(model=model)

@@ -89,24 +89,27 @@ def run_id(fingerprint: str, targets: Mapping[str, str]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
-def begin_run(owner: Database, *, id: str, source_kind: str, source: str, fingerprint: str, options: Any) -> Run:
+def require_same_options(database: Database, id: str, options: Any) -> None:
     """
-    Begin a run, or go on with it.
+    Refuse to go on with a run under other options, once it has written rows.
 
-    :raises GuardError: If it has written rows under other options.
+    :raises GuardError: If it has, under others.
     """
+    for row in database.read(_SQL["written_options"], {"id": id}):
+        if row["options"] != options:
+            raise GuardError(
+                f"Run {id} has written rows with the options {_options(row['options'])}; the same were expected, but not "
+                f"{_options(options)}.",
+                hint=f"Go on with the former, or begin anew after --rollback {id}.",
+            )
+
+
+def begin_run(owner: Database, *, id: str, source_kind: str, source: str, fingerprint: str, options: Any) -> Run:
+    """Begin a run, or go on with it."""
     given = {"id": id, "source_kind": source_kind, "source": source, "fingerprint": fingerprint}
     with owner.connection() as connection:
         row = connection.execute(_SQL["begin_run"], {**given, "options": Jsonb(options)}).fetchone() or {}
-        if row["options"] != options:
-            if (connection.execute(_SQL["has_written"], given).fetchone() or {})["written"]:
-                raise GuardError(
-                    f"Run {id} has written rows with the options {_options(row['options'])}; the same were expected, but "
-                    f"not {_options(options)}.",
-                    hint=f"Go on with the former, or begin anew after --rollback {id}.",
-                )
-            connection.execute(_SQL["choose_options"], {"id": id, "options": Jsonb(options)})
-    return Run(**{**row, "options": options})
+    return Run(**row)
 
 
 def list_runs(database: Database) -> list[Run]:

@@ -2,15 +2,17 @@
 -- The same source into the same tables is the same run, however often it is begun.
 INSERT INTO migration_runs (id, source_kind, source, fingerprint, options)
 VALUES (%(id)s, %(source_kind)s, %(source)s, %(fingerprint)s, %(options)s)
-    ON CONFLICT (id) DO UPDATE SET attempts = migration_runs.attempts + 1, source = EXCLUDED.source
+    ON CONFLICT (id) DO UPDATE SET attempts = migration_runs.attempts + 1, source = EXCLUDED.source,
+                                   options = EXCLUDED.options
 RETURNING id, source_kind, source, fingerprint, options, started_at, finished_at, attempts
 
--- has_written --
-SELECT EXISTS (SELECT FROM migration_parts WHERE run = %(id)s AND inserted > 0)
-    OR EXISTS (SELECT FROM migration_rows WHERE run = %(id)s) AS written
-
--- choose_options --
-UPDATE migration_runs SET options = %(options)s WHERE id = %(id)s
+-- written_options --
+-- The options of a run that has written something.
+SELECT options
+  FROM migration_runs
+ WHERE id = %(id)s
+   AND (EXISTS (SELECT FROM migration_parts WHERE run = %(id)s AND inserted > 0)
+        OR EXISTS (SELECT FROM migration_rows WHERE run = %(id)s))
 
 -- runs --
 SELECT id, source_kind, source, fingerprint, options, started_at, finished_at, attempts

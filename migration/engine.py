@@ -33,6 +33,7 @@ from database.migration_runs import (
     note_conflicts,
     originals,
     part_states,
+    require_same_options,
     run_id,
     switch_to,
 )
@@ -100,7 +101,7 @@ class UndecidedError(GuardError):
 
     def __init__(self, receipt: Receipt) -> None:
         super().__init__(
-            f"Nothing was written: {'; '.join(receipt.problems)}.",
+            "\n  ".join(["Nothing was written:", *receipt.problems]) + "\n",
             hint="Choose for each kind with --on KIND=keep or --on KIND=reject." if undecided(receipt) else "",
         )
         self.receipt = receipt
@@ -180,11 +181,12 @@ class Migration:
         :raises UndecidedError: If records need a decision; nothing is written.
         """
         work = self._planned("migration")
-        given = {"source_kind": self.source.kind, "source": self.source.location, "fingerprint": work.fingerprint}
-        run = begin_run(self.owner, id=work.run, options=self.options.shaping(), **given)
+        require_same_options(self.owner, work.run, self.options.shaping())
         self._check(work)
         if work.receipt.problems:
             raise UndecidedError(self._ended(work))
+        given = {"source_kind": self.source.kind, "source": self.source.location, "fingerprint": work.fingerprint}
+        run = begin_run(self.owner, id=work.run, options=self.options.shaping(), **given)
         for target in work.targets:
             add_part(
                 self.owner, run.id, part=target.part.id, name=target.part.name, model=target.model, create=target.create

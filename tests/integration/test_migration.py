@@ -148,11 +148,12 @@ HOSTILE = [record(0), record(1, content="a\x00b"), record(2, meta={"x": float("n
 
 def test_nothing_is_written_until_everything_is_decided(home: Database, tmp_path: Path) -> None:
     with pytest.raises(
-        UndecidedError, match=r"1 record needs a decision, nul: .*not_finite: .*missing_vector"
+        UndecidedError, match=r"(?s)1 record needs a decision, nul: .*not_finite: .*missing_vector"
     ) as caught:
         migration(RecordSource({"papers": HOSTILE}), home, tmp_path).run()
     assert "--on KIND=keep" in caught.value.hint
     assert [model.name for model in list_models(home)] == ["all-minilm-l6-v2", "tiny"]
+    assert list_runs(home) == []
     lines = [json.loads(line) for line in (tmp_path / "rejects.jsonl").read_text().splitlines()]
     assert [(line["id"], line["kind"], line["action"], line["original"]) for line in lines] == [
         ("id 1", "nul", "stopped", "a\x00b"),
