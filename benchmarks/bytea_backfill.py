@@ -149,6 +149,7 @@ def digest(packed: bytes | None) -> str | None:
 def write_until_told(pipe: Pipe, conninfo: str, rows: int, dimension: int, rest: float) -> None:
     """The application's process: writes until something comes through the pipe, then sends its journal."""
     writer = Writer(conninfo, rows=rows, dimension=dimension, rest=rest)
+    pipe.send("ready")
     while not pipe.poll():
         writer.step()
     pipe.send(writer.journal)
@@ -163,6 +164,7 @@ def application(conninfo: str, *, rows: int, dimension: int, rest: float) -> Ite
     process.start()
     journal: list[Journal] = []
     try:
+        ours.recv()
         yield journal
     finally:
         ours.send("stop")
@@ -248,7 +250,6 @@ def measure(*, rows: int, dimension: int, rest: float, index: Index | None) -> d
                 watch = LockWatch(owner.conninfo)
                 logged = len(server.log.read_text(errors="replace"))
                 with application(owner.conninfo, rows=rows, dimension=dimension, rest=rest) as journal:
-                    time.sleep(3)
                     begin = time.time()
                     time.sleep(min(5, rows / 1000))
                     watch.start()
@@ -256,16 +257,18 @@ def measure(*, rows: int, dimension: int, rest: float, index: Index | None) -> d
                     options = Options(table="items", column="embedding", index=index, batch=1000)
                     outcome = migrate(owner, options)
                     end = time.time()
+                    seconds = outcome.receipt.run["seconds"]
                 watch.stopped.set()
                 watch.join()
                 again = migrate(owner, options)
-                filled_by = middle + sum(outcome.seconds[step] for step in ("checking", "making the column", "filling"))
+                filled_by = middle + sum(seconds[step] for step in ("checking", "making the column", "filling"))
                 return {
                     "outcome": "closed" if again.receipt.closed else again.receipt.open(),
                     **compare(connection, expected, journal[0]),
                     "filled": outcome.filled,
-                    "rows_per_s": round(outcome.filled / outcome.seconds["filling"]),
-                    "seconds": outcome.seconds,
+                    "slowest_statement_ms": outcome.slowest_ms,
+                    "rows_per_s": round(outcome.filled / seconds["filling"]),
+                    "seconds": seconds,
                     "alone": journal[0].worst(begin, middle),
                     "until_filled": journal[0].worst(middle, filled_by),
                     "meanwhile": journal[0].worst(middle, end),

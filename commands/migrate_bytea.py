@@ -55,7 +55,7 @@ def bytea(
     lists: Annotated[int | None, typer.Option(help="IVFFlat: clusters, instead of one per 1,000 rows.")] = None,
     memory: Annotated[int | None, typer.Option(help="Megabytes for the build of the index.")] = None,
     queries: Annotated[int, typer.Option(help="Searches that are compared with searches in memory.")] = 50,
-    effort: Annotated[int, typer.Option(help="hnsw.ef_search, or ivfflat.probes, of these searches.")] = 200,
+    effort: Annotated[int | None, typer.Option(help="Their hnsw.ef_search, instead of 200, or ivfflat.probes.")] = None,
     min_overlap: Annotated[float, typer.Option(help="What they must find of the nearest ten, 0 to 1.")] = 0.9,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check every row and change nothing.")] = False,
     finish: Annotated[
@@ -189,6 +189,7 @@ def _as_json(outcome: Outcome) -> dict[str, Any]:
     return {
         **outcome.receipt.to_dict(),
         "filled": outcome.filled,
+        "slowest_ms": outcome.slowest_ms,
         "finished": outcome.finished,
     }
 

@@ -74,8 +74,7 @@ def migrate(
                 outcome = run.inspected(rejects)
             return outcome if outcome.refusals else run.carried_out(second, outcome, folder)
         if refusals := run.trigger_refusals():
-            with _rejects(folder) as rejects:
-                return replace(run.inspected(rejects), refusals=refusals)
+            raise GuardError(refusals[0])
         return run.carried_out(second, None, folder)
 
 
@@ -130,12 +129,10 @@ class _Run:
         )
         receipt = self.books.dry(found, rejects)
         disk = disk_notice(self.connection, receipt.parts[0].facts["needed_bytes"])
-        return Outcome(
-            receipt=receipt,
-            refusals=[*self.doubts, *self.books.stopped(found, verb="do not fit"), *self.trigger_refusals()],
-            notices=[*self.found.notices, disk],
-            seconds={"checking": round(time.monotonic() - started, 3)},
-        )
+        receipt.problems = [*self.doubts, *self.books.stopped(found, verb="do not fit"), *self.trigger_refusals()]
+        receipt.warnings = [*self.found.notices, disk]
+        receipt.run["seconds"] = {"checking": round(time.monotonic() - started, 3)}
+        return Outcome(receipt=receipt)
 
     def trigger_refusals(self) -> list[str]:
         """Why the backfill cannot begin as long as nobody has said what is to become of the table's triggers."""
@@ -153,21 +150,23 @@ class _Run:
 
         :param before: What the checks of this run have found; `None` where an earlier run has made them.
         """
-        seconds = dict(before.seconds) if before else {}
+        seconds = dict(before.receipt.run["seconds"]) if before else {}
         rows, with_bytes = self._counted()
+        self.table = replace(self.table, rows=rows)
         second.execute(STATEMENTS["session"])
         self.own.append(second.info.backend_pid)
         with _timed(seconds, "making the column"):
             self._begin()
         with _timed(seconds, "filling"):
-            filled = self._filled(second, with_bytes)
+            backfill = self._filled(second, with_bytes)
         if self.options.index is not None:
             with _timed(seconds, "indexing"):
                 self._indexed(second, self.options.index, rows)
         with _timed(seconds, "verifying"), _rejects(folder) as rejects:
             outcome, found = self._verified(rejects)
-        outcome.filled, outcome.seconds = filled, seconds
-        outcome.notices = before.notices if before else self.found.notices
+        outcome.filled, outcome.slowest_ms = backfill.filled, round(backfill.slowest * 1000, 1)
+        outcome.receipt.run["seconds"] = seconds
+        outcome.receipt.warnings = before.receipt.warnings if before else self.found.notices
         self._finish(outcome, found)
         return outcome
 
@@ -183,7 +182,7 @@ class _Run:
         )
         self.table = replace(self.table, has_target=True)
 
-    def _filled(self, connection: Connection[Any], total: int) -> int:
+    def _filled(self, connection: Connection[Any], total: int) -> Backfill:
         try:
             backfill = Backfill(
                 connection,
@@ -200,7 +199,8 @@ class _Run:
                 "The table's triggers were to be skipped, but this role may not set session_replication_role.",
                 hint="Connect as a superuser, or fire them with --fire-triggers.",
             ) from exc
-        return backfill.run(self.state.position if self.state else None, total=total)
+        backfill.run(self.state.position if self.state else None, total=total)
+        return backfill
 
     def _indexed(self, watcher: Connection[Any], index: Index, rows: int) -> None:
         bytea_index.build(
@@ -231,20 +231,23 @@ class _Run:
         )
         valid = index is not None and bytea_index.index_is_valid(self.connection, self.table, index)
         receipt = self.books.closing(found, rejects, index_valid=valid, searches=self._searched(canary))
-        refusals = self.books.stopped(found, verb="were written meanwhile and do not fit")
-        return Outcome(receipt=receipt, refusals=refusals), found
+        receipt.problems = self.books.stopped(found, verb="were written meanwhile and do not fit")
+        return Outcome(receipt=receipt), found
 
     def _searched(self, canary: Canary) -> Searches:
         self.on_progress(Progress(step="searching", part=self.table.part, total=len(canary.keys)))
-        return canary.compare(self.connection, self.table, self.packing, self.options.index, effort=self.options.effort)
+        index = self.options.index
+        name, value = (index or Index()).effort(self.table.rows)
+        setting = name, self.options.effort or value
+        return canary.compare(self.connection, self.table, self.packing, index, setting=setting)
 
     def _finish(self, outcome: Outcome, found: Verified) -> None:
         options = self.options
         outcome.finished = bool(self.state and self.state.finished)
-        if not options.finish or outcome.refusals or not outcome.receipt.closed:
+        if not options.finish or not outcome.receipt.closed:
             return
         if options.constraint and found.unfilled:
-            outcome.refusals.append(
+            outcome.receipt.problems.append(
                 f"{found.unfilled:,} rows have bytes and no vector, so that PostgreSQL cannot be told to refuse such rows. "
                 "Correct or delete them, or finish with --no-constraint."
             )

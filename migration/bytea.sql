@@ -75,13 +75,14 @@ SELECT a.pid, a.usename AS role, a.application_name AS program, a.state,
  LIMIT 3
 
 -- session --
--- Nobody's rules for rows may hide any from a migration, and no limit of a role may cut a long step short. A build whose
--- program was killed is given up by its server.
-SELECT set_config('row_security', 'off', false), set_config('statement_timeout', '0', false),
-       set_config('lock_timeout', '0', false), set_config('client_connection_check_interval', '1s', false),
-       set_config('search_path', 'pg_catalog', false), set_config('datestyle', 'ISO', false),
-       set_config('extra_float_digits', '1', false), set_config('bytea_output', 'hex', false),
-       set_config('intervalstyle', 'postgres', false), set_config('timezone', 'UTC', false)
+-- Nobody's rules for rows may hide any from a migration, no limit of a role may cut a long step short, and keys must stay what
+-- they are as text. A build whose program was killed is given up by its server, where that is new enough.
+SELECT set_config(name, value, false)
+  FROM (VALUES ('row_security', 'off'), ('search_path', 'pg_catalog'), ('statement_timeout', '0'), ('lock_timeout', '0'),
+               ('idle_session_timeout', '0'), ('client_connection_check_interval', '1s'), ('datestyle', 'ISO'),
+               ('intervalstyle', 'postgres'), ('timezone', 'UTC'), ('extra_float_digits', '1'), ('bytea_output', 'hex'))
+       AS wanted (name, value)
+ WHERE name IN (SELECT lower(name) FROM pg_settings)
 
 -- lock_run --
 SELECT pg_try_advisory_lock(%(class)s, %(table)s::bigint::bit(32)::integer) AS got
@@ -106,7 +107,8 @@ CREATE TABLE IF NOT EXISTS {state} (
     trigger_wanted boolean NOT NULL DEFAULT true,
     started timestamptz NOT NULL DEFAULT now(),
     PRIMARY KEY (table_name, vector_column)
-)
+);
+ALTER TABLE {state} ENABLE ROW LEVEL SECURITY  -- without a policy: the owner alone sees it
 
 -- read_state --
 SELECT bytea_column, dimension, big_endian, index_definition, position, finished, trigger_wanted
@@ -249,7 +251,11 @@ SELECT set_config('enable_seqscan', 'off', true), set_config('enable_sort', 'off
 
 -- index_state --
 -- `building` is who is at work on it, perhaps for a program that is gone.
-SELECT i.indisvalid AS valid, pg_get_indexdef(i.indexrelid) AS definition, i.indrelid = %(table)s AS here,
+SELECT i.indisvalid AS valid, pg_get_indexdef(i.indexrelid) AS definition,
+       EXISTS (SELECT FROM pg_depend d
+                 JOIN pg_attribute a ON a.attrelid = d.refobjid AND a.attnum = d.refobjsubid
+                WHERE d.classid = 'pg_class'::regclass AND d.objid = i.indexrelid
+                  AND d.refclassid = 'pg_class'::regclass AND d.refobjid = %(table)s AND a.attname = %(column)s) AS ours,
        (SELECT pid FROM pg_stat_progress_create_index p WHERE p.index_relid = i.indexrelid) AS building
   FROM pg_index i
  WHERE i.indexrelid = to_regclass(%(index)s)
@@ -286,6 +292,9 @@ ALTER TABLE {table} VALIDATE CONSTRAINT {constraint}
 -- note_finish --
 UPDATE {state} SET finished = true, trigger_wanted = {trigger_wanted}
  WHERE table_name = {name_text} AND vector_column = {target_text}
+
+-- drop_column --
+ALTER TABLE {table} DROP CONSTRAINT IF EXISTS {constraint}, DROP COLUMN IF EXISTS {target}
 
 -- forget_state --
 DELETE FROM {state} WHERE table_name = {name_text} AND vector_column = {target_text}

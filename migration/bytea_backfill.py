@@ -57,6 +57,8 @@ class Backfill:
     :param pause: Seconds of rest after each batch.
     :param skip_triggers: Whether the table's other triggers are to sleep for these writes; needs a superuser's right.
     :param on_progress: Called after each batch.
+
+    `filled` says how many rows were written, `slowest` how many seconds the longest of the writing statements took.
     """
 
     def __init__(
@@ -81,13 +83,12 @@ class Backfill:
         register_vector_array(connection, array_oid=table.vector_array_oid)
         self._prepare(skip_triggers=skip_triggers)
 
-    def run(self, position: list[str] | None, *, total: int | None = None) -> int:
+    def run(self, position: list[str] | None, *, total: int | None = None) -> None:
         """
         Fill every row that can be filled.
 
         :param position: Where a run before this one had come to.
         :param total: How many rows have bytes, for the progress.
-        :returns: How many rows were written.
         :raises GuardError: If somebody holds a row for longer than `PATIENCE`.
         """
         self._position = position
@@ -103,7 +104,6 @@ class Backfill:
                     hint="End their transactions and run it again.",
                 )
             time.sleep(_RESTING)
-        return self.filled
 
     def _prepare(self, *, skip_triggers: bool) -> None:
         """

@@ -8,6 +8,7 @@ meanwhile is judged as it is now. A query's own row is left out on both sides.
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -40,12 +41,14 @@ class Searches:
     :param overlap: Mean share of the ten nearest in memory that the database found, 0 to 1.
     :param worst: The least of them.
     :param through_index: Whether the plan of the searches goes through the index.
+    :param setting: What they were made with, for people.
     """
 
     queries: int
     overlap: float
     worst: float
     through_index: bool
+    setting: str
 
 
 class Canary:
@@ -73,20 +76,27 @@ class Canary:
         self._nearest = np.partition(together, TOP_K - 1, axis=1)[:, :TOP_K]
 
     def compare(
-        self, connection: Connection[Any], table: ByteaTable, packing: Packing, index: Index | None, *, effort: int
+        self,
+        connection: Connection[Any],
+        table: ByteaTable,
+        packing: Packing,
+        index: Index | None,
+        *,
+        setting: tuple[str, int],
     ) -> Searches:
         """
         Search the database.
 
         :param index: Whose distance and expression are searched by; `None` where there is none.
-        :param effort: `hnsw.ef_search` or `ivfflat.probes`.
+        :param setting: `hnsw.ef_search` or `ivfflat.probes`, and its value.
         """
-        shares = [self._search(connection, table, packing, index, place, effort) for place in range(len(self.keys))]
+        shares = [self._search(connection, table, packing, index, place, setting) for place in range(len(self.keys))]
         overlaps = [share for share, _ in shares]
         return Searches(
             queries=len(shares),
             overlap=float(np.mean(overlaps)) if shares else 1.0,
             worst=float(np.min(overlaps)) if shares else 1.0,
+            setting="" if index is None else f" with {setting[0]} {setting[1]}",
             through_index=all(used for _, used in shares) and index is not None,
         )
 
@@ -97,7 +107,7 @@ class Canary:
         packing: Packing,
         index: Index | None,
         place: int,
-        effort: int,
+        setting: tuple[str, int],
     ) -> tuple[float, bool]:
         shape = index or Index(distance=self.distance)
         statement = table.compose(
@@ -110,11 +120,11 @@ class Canary:
         used = False
         with connection.transaction():
             if index is not None:
-                setting = "hnsw.ef_search" if index.method == "hnsw" else "ivfflat.probes"
-                connection.execute(STATEMENTS["search_settings"], {"name": setting, "value": str(effort)})
+                name, value = setting
+                connection.execute(STATEMENTS["search_settings"], {"name": name, "value": str(value)})
                 if place == 0:
-                    plan = connection.execute(SQL("EXPLAIN ") + statement, given).fetchall()
-                    used = any(index.name_for(table) in str(row) for row in plan)
+                    plan = connection.execute(SQL("EXPLAIN (FORMAT JSON) ") + statement, given).fetchall()
+                    used = json.dumps(index.name_for(table)) in json.dumps(plan)
             rows = connection.execute(statement, given, binary=True).fetchall()
         values = [row["packed"] for row in rows if row["key"] != self.keys[place] and row["packed"] is not None][:TOP_K]
         return self._share(place, values, packing, half=shape.halfvec), used or place > 0

@@ -27,6 +27,9 @@ LOCK_TIMEOUT_MS = 50
 PATIENCE = 600.0
 """Seconds until a lock that never comes free is given up."""
 
+RUN_PATIENCE = 5.0
+"""Seconds until another run on the same table is taken to be alive."""
+
 _LOCK_CLASS = 1_398_366_785
 """Of our advisory locks; any number that others hardly take."""
 
@@ -61,7 +64,7 @@ def hold_run(connection: Connection[Any], table: ByteaTable) -> None:
     :raises GuardError: If another run is at work.
     """
     lock = {"class": _LOCK_CLASS, "table": table.oid}
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + RUN_PATIENCE
     while not (connection.execute(STATEMENTS["lock_run"], lock).fetchone() or {})["got"]:
         if time.monotonic() > deadline:
             found = connection.execute(STATEMENTS["run_holder"], lock).fetchone() or {"pid": "unknown"}
@@ -74,8 +77,7 @@ def hold_run(connection: Connection[Any], table: ByteaTable) -> None:
 
 def read_state(connection: Connection[Any], table: ByteaTable) -> State | None:
     """What is known of the migration into this column; `None` if none has begun."""
-    name = Identifier(table.schema, STATE).as_string()
-    if not (connection.execute(STATEMENTS["state_exists"], {"state": name}).fetchone() or {})["found"]:
+    if not _state_exists(connection, table):
         return None
     given = {"name": table.name, "target": table.target}
     row = connection.execute(table.compose("read_state"), given).fetchone()
@@ -185,30 +187,44 @@ def revert(connection: Connection[Any], table: ByteaTable, *, on_wait: OnWait, o
     :returns: What was removed, a phrase each; nothing if there was nothing of ours.
     :raises GuardError: If something else depends on the column.
     """
-    state = read_state(connection, table)
-    if state is None:
-        return []
+    function = SQL("DROP FUNCTION IF EXISTS {}()").format(Identifier(table.schema, table.made("unpack")))
+    removed = []
+    if read_state(connection, table) is not None:
+        indexes = _drop_indexes(connection, table)
+        steps = [_drop_trigger(table, name) for name in table.trigger_names]
+        steps += [table.compose("drop_column"), table.compose("forget_state")]
+        try:
+            in_short(connection, table, steps, on_wait=on_wait, own=own)
+        except psycopg.errors.DependentObjectsStillExist as exc:
+            raise GuardError(
+                f"Column {table.target} of {table.shown} was to be dropped, but is used: {exc.diag.message_detail}.",
+                hint="Drop what uses it first.",
+            ) from exc
+        removed = [*(f"index {name}" for name in indexes), "the triggers", f"column {table.target}"]
+    if not table.has_target or removed:
+        connection.execute(function)
+        _drop_empty_state(connection, table)
+    return removed
+
+
+def _drop_indexes(connection: Connection[Any], table: ByteaTable) -> list[str]:
     given = {"table": table.oid, "column": table.target}
-    indexes = [row["name"] for row in connection.execute(STATEMENTS["indexes"], given)]
-    for name in indexes:
+    names = [row["name"] for row in connection.execute(STATEMENTS["indexes"], given)]
+    for name in names:
         connection.execute(SQL("DROP INDEX CONCURRENTLY IF EXISTS {}").format(Identifier(table.schema, name)))
-    names = SQL("ALTER TABLE {} DROP CONSTRAINT IF EXISTS {}, DROP COLUMN IF EXISTS {}")
-    steps = [_drop_trigger(table, name) for name in table.trigger_names]
-    steps += [
-        names.format(Identifier(table.schema, table.name), Identifier(table.constraint_name), Identifier(table.target)),
-        SQL("DROP FUNCTION IF EXISTS {}()").format(Identifier(table.schema, table.made("unpack"))),
-        table.compose("forget_state"),
-    ]
-    try:
-        in_short(connection, table, steps, on_wait=on_wait, own=own)
-    except psycopg.errors.DependentObjectsStillExist as exc:
-        raise GuardError(
-            f"Column {table.target} of {table.shown} was to be dropped, but is used: {exc.diag.message_detail}.",
-            hint="Drop what uses it first.",
-        ) from exc
+    return names
+
+
+def _state_exists(connection: Connection[Any], table: ByteaTable) -> bool:
+    name = Identifier(table.schema, STATE).as_string()
+    return bool((connection.execute(STATEMENTS["state_exists"], {"state": name}).fetchone() or {})["found"])
+
+
+def _drop_empty_state(connection: Connection[Any], table: ByteaTable) -> None:
+    if not _state_exists(connection, table):
+        return
     if (connection.execute(table.compose("state_is_empty")).fetchone() or {})["empty"]:
         connection.execute(SQL("DROP TABLE {}").format(Identifier(table.schema, STATE)))
-    return [*(f"index {name}" for name in indexes), "the triggers and their function", f"column {table.target}"]
 
 
 def _drop_trigger(table: ByteaTable, name: str) -> Composed:

@@ -100,8 +100,17 @@ class Index:
         """Its storage parameters."""
         if self.method == "hnsw":
             return f"m = {self.m}, ef_construction = {self.ef_construction}"
-        lists = self.lists or max(1, rows // 1000 if rows <= 1_000_000 else math.isqrt(rows))
-        return f"lists = {lists}"
+        return f"lists = {self._lists(rows)}"
+
+    def effort(self, rows: int) -> tuple[str, int]:
+        """The setting of a search and a value for it: 200 candidates, or as many clusters as the square root of all."""
+        if self.method == "hnsw":
+            return "hnsw.ef_search", 200
+        lists = self._lists(rows)
+        return "ivfflat.probes", min(lists, max(10, math.isqrt(lists)))
+
+    def _lists(self, rows: int) -> int:
+        return self.lists or max(1, rows // 1000 if rows <= 1_000_000 else math.isqrt(rows))
 
 
 def wanted_definition(index: Index) -> str:
@@ -134,13 +143,13 @@ def build(
     :raises GuardError: If another index has its name, or a run before had asked for another.
     """
     name = Identifier(table.schema, index.name_for(table))
-    state = {"index": name.as_string(), "table": table.oid}
+    state = {"index": name.as_string(), "table": table.oid, "column": table.target}
     found = connection.execute(STATEMENTS["index_state"], state).fetchone()
     while found and found["building"]:
         on_progress(Progress(step=f"waiting for process {found['building']} that builds {name.as_string()}"))
         time.sleep(_POLL_SECONDS)
         found = connection.execute(STATEMENTS["index_state"], state).fetchone()
-    if found and (not found["here"] or Identifier(table.target).as_string().strip('"') not in found["definition"]):
+    if found and not found["ours"]:
         raise GuardError(
             f"The index was to be named {name.as_string()}, but another has that name: {found['definition']}.",
             hint="Give another with --index-name.",
@@ -175,7 +184,9 @@ def build(
 def index_is_valid(connection: Connection[Any], table: ByteaTable, index: Index) -> bool:
     """Whether the index is there and whole."""
     name = Identifier(table.schema, index.name_for(table)).as_string()
-    found = connection.execute(STATEMENTS["index_state"], {"index": name, "table": table.oid}).fetchone()
+    found = connection.execute(
+        STATEMENTS["index_state"], {"index": name, "table": table.oid, "column": table.target}
+    ).fetchone()
     return bool(found and found["valid"])
 
 

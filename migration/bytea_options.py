@@ -33,7 +33,7 @@ class Options:
     :param index: `None` builds none.
     :param memory: Bytes for the build of the index; `None` leaves it to machine and server.
     :param queries: Searches that are compared.
-    :param effort: `hnsw.ef_search` or `ivfflat.probes` of these searches.
+    :param effort: `hnsw.ef_search` or `ivfflat.probes` of these searches; `None` takes what `Index.effort` says.
     :param least_overlap: What they must find of what is found in memory, 0 to 1.
     :param finish: Whether to make it final if all checks pass.
     :param constraint: Whether the final step makes PostgreSQL refuse rows with bytes and without a vector.
@@ -52,7 +52,7 @@ class Options:
     index: Index | None = field(default_factory=Index)
     memory: int | None = None
     queries: int = 50
-    effort: int = 200
+    effort: int | None = None
     least_overlap: float = 0.9
     finish: bool = False
     constraint: bool = True
@@ -89,17 +89,18 @@ class Outcome:
     """
     How a run ended.
 
-    :param receipt: Its books.
-    :param refusals: Why nothing was done, or not everything, a sentence each.
-    :param notices: What a person should know.
+    :param receipt: Its books; its problems are why nothing was done, or not everything, a sentence each.
     :param filled: Rows that this run has written.
+    :param slowest_ms: The longest of the statements that wrote them, in milliseconds: how long rows were locked.
     :param finished: Whether it is final.
-    :param seconds: By step.
     """
 
     receipt: Receipt
-    refusals: list[str] = field(default_factory=list)
-    notices: list[str] = field(default_factory=list)
     filled: int = 0
+    slowest_ms: float = 0.0
     finished: bool = False
-    seconds: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def refusals(self) -> list[str]:
+        """Why nothing was done, or not everything."""
+        return self.receipt.problems

@@ -83,10 +83,10 @@ def unpack(values: Sequence[bytes], packing: Packing) -> Unpacked:
     """
     places = np.array([place for place, value in enumerate(values) if len(value) == packing.size], dtype=np.intp)
     joined = b"".join([values[place] for place in places])
+    kinds: list[str | None] = ["dimension"] * len(values)
     with np.errstate(invalid="ignore"):  # a signalling NaN is no news
         vectors = np.frombuffer(joined, packing.dtype).reshape(-1, packing.dimension).astype(np.float32)
-    kinds: list[str | None] = ["dimension"] * len(values)
-    finite, zero = np.all(np.isfinite(vectors), axis=1), np.logical_not(np.any(vectors, axis=1))
+        finite, zero = np.all(np.isfinite(vectors), axis=1), np.all(vectors == 0, axis=1)
     for place, is_finite, is_zero in zip(places.tolist(), finite.tolist(), zero.tolist(), strict=True):
         kinds[place] = "zero_vector" if is_zero else None if is_finite else "not_finite_vector"
     return Unpacked(kinds, places, vectors)
@@ -110,17 +110,28 @@ def suspicions(values: Sequence[bytes], packing: Packing) -> list[str]:
     guesses = {f"{'<' if packing.big_endian else '>'}f4": f"float32 in {other} order"}
     if packing.dimension % 2 == 0:
         guesses |= {"<f8": "float64, which is twice as long", ">f8": "float64, which is twice as long"}
-    guesses["<f2"] = "float16, which is half as long"
     best, share = max(((name, _usual_share(values, name)) for name in guesses), key=lambda found: found[1])
-    return [f"they look like {guesses[best]}"] if likely < 0.9 and share > max(0.98, likely) else []
+    if likely < 0.9 and share > max(0.98, likely):
+        return [f"they look like {guesses[best]}"]
+    return ["they look like float16, which is half as long"] if _is_half(values) else []
 
 
 def _usual_share(values: Sequence[bytes], dtype: str) -> float:
-    """The share of the numbers that are zero, or of a usual size; 0 where all are of hardly different sizes as of chance."""
+    """The share of the numbers that are zero or of a usual size."""
     with np.errstate(invalid="ignore"):
         numbers = np.abs(np.frombuffer(b"".join(values), dtype).astype(np.float64))
     usual = (numbers == 0) | ((numbers >= _USUAL[0]) & (numbers <= _USUAL[1]))
     return float(usual.mean())
+
+
+def _is_half(values: Sequence[bytes]) -> bool:
+    """
+    Whether they are pairs of float16, which make float32 of usual sizes, too.
+
+    Of the lower halves of float32, one in 32 would be a NaN or an infinity by chance, or few of them differ.
+    """
+    numbers = np.frombuffer(b"".join(values), "<f2")
+    return bool(np.isfinite(numbers).all() and len(np.unique(numbers[::2].view("<u2"))) >= 256)
 
 
 def checksum(keys: Sequence[Sequence[str]], vectors: NDArray[Any]) -> int:
