@@ -115,7 +115,7 @@ def migrate(source: Source, choices: Choices, settings: Settings) -> None:
             on_progress=on_progress,
         )
         if not choices.verify:
-            migration.warnings += strangers(migration)
+            migration.advice = strangers(migration)
         try:
             receipt = (
                 migration.dry_run() if choices.dry_run else migration.verify() if choices.verify else migration.run()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from typing import TYPE_CHECKING
@@ -24,32 +24,34 @@ ALIKE = 0.9
 """Cosine of a vector and the same text embedded again, from which on the model is taken to be the same."""
 
 
-def strangers(migration: Migration) -> list[str]:
+def strangers(migration: Migration) -> Callable[[], list[str]]:
     """
-    A warning for each part whose vectors do not look like its model's.
+    Begin to embed some records of each part again, in a process of its own: a model's memory ends with its process.
 
-    :raises InvalidInputError: If the model gives vectors of another dimension.
+    :returns: Waits for it, and gives a warning for each part whose vectors do not look like its model's. It raises
+        `InvalidInputError` if the model gives vectors of another dimension.
     """
     samples = [(target, records) for target, records in migration.samples(SAMPLE) if records]
     if not samples:
-        return []
+        return list
     model = samples[0][0].model.model
     texts = [record.content or "" for _, records in samples for record in records]
-    try:
-        again = iter(_embedded_elsewhere(model, texts))
-    except (RuntimeError, BrokenProcessPool) as exc:
-        return [
-            f"{model} could not be loaded here ({exc}), so that nobody has checked whether it made the vectors; "
-            "questions need it."
-        ]
-    compared = [(target, records, [next(again) for _ in records]) for target, records in samples]
-    return [warning for one in compared if (warning := _stranger(*one))]
+    processes = ProcessPoolExecutor(max_workers=1, mp_context=multiprocessing.get_context("spawn"))
+    embedded = processes.submit(_embedded, model, texts)
+    processes.shutdown(wait=False)
 
+    def compared() -> list[str]:
+        try:
+            again = iter(embedded.result())
+        except (RuntimeError, BrokenProcessPool) as exc:
+            return [
+                f"{model} could not be loaded here ({exc}), so that nobody has checked whether it made the vectors; "
+                "questions need it."
+            ]
+        found = [(target, records, [next(again) for _ in records]) for target, records in samples]
+        return [warning for one in found if (warning := _stranger(*one))]
 
-def _embedded_elsewhere(model: str, texts: list[str]) -> list[list[float]]:
-    """Embed in a process of its own: a model's memory is given back only at a process's end."""
-    with ProcessPoolExecutor(max_workers=1, mp_context=multiprocessing.get_context("spawn")) as process:
-        return process.submit(_embedded, model, texts).result()
+    return compared
 
 
 def _embedded(model: str, texts: list[str]) -> list[list[float]]:

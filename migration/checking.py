@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from database.document_rows import Row
 from migration.conversion import KINDS, Converted, Converter
-from migration.receipt import Change, PartReceipt, Receipt
+from migration.receipt import Change, PartReceipt
 from migration.record_hash import HashIndex, pairs
 from migration.source import Position, Record
 
@@ -73,6 +73,8 @@ class PartCheck:
         """Rows that are to be written; those of them that the run seemed to have written; those with a vector to find."""
         self.conflicting: list[str] = []
         """Ids under which the table has other documents."""
+        self.undecided: dict[str, int] = {}
+        """Records that need a decision, by kind."""
         self.last: Position | None = None
         self.queries: list[Query] = []
         self._checkpoint = before.positions.get(target.part.id)
@@ -116,7 +118,10 @@ class PartCheck:
         books.facts = {**books.facts, "vector_lengths": [low, high]}
 
     def problems(self) -> list[str]:
-        """What would change searching, unless that is accepted."""
+        """What stands in the way: a ranking that would change, records that nobody has decided on."""
+        return [*self._rank_change(), *(_undecided(kind, count) for kind, count in self.undecided.items())]
+
+    def _rank_change(self) -> list[str]:
         part, low, high = self.target.part, self._converter.smallest, self._converter.largest
         if part.distance == "cosine" or self.options.accept_rank_change or high - low <= ONE_LENGTH * high:
             return []
@@ -154,6 +159,8 @@ class PartCheck:
         for kind in sorted({loss.kind for loss in converted.losses}):
             change = books.changes.setdefault(kind, Change(policy=self.options.policies[kind]))
             change.records += 1
+            if converted.action == "stopped" and change.policy == "stop":
+                self.undecided[kind] = self.undecided.get(kind, 0) + 1
         conflict = any(loss.kind == "conflict" for loss in converted.losses)
         if conflict:
             self.conflicting.append(converted.id)
@@ -191,17 +198,8 @@ def is_searchable(row: Row) -> bool:
     return row["embedding"] is not None and bool(row["embedding"].to_numpy().any())
 
 
-def undecided(receipt: Receipt) -> list[str]:
-    """The kinds of change that nobody has decided on, a sentence each."""
-    counts: dict[str, int] = {}
-    for part in receipt.parts:
-        for kind, change in part.changes.items():
-            if change.policy == "stop":
-                counts[kind] = counts.get(kind, 0) + change.records
-    return [
-        f"{count:,} record{'s need' if count > 1 else ' needs'} a decision, {kind}: {KINDS[kind]}"
-        for kind, count in counts.items()
-    ]
+def _undecided(kind: str, count: int) -> str:
+    return f"{count:,} record{'s need' if count > 1 else ' needs'} a decision, {kind}: {KINDS[kind]}"
 
 
 def _count(converted: Converted, books: PartReceipt) -> None:

@@ -187,7 +187,7 @@ class Converter:
         if not losses:
             return "copied"
         policies = {self._policies[loss.kind] for loss in losses}
-        return "stopped" if "stop" in policies else "rejected" if "reject" in policies else "changed"
+        return "rejected" if "reject" in policies else "stopped" if "stop" in policies else "changed"
 
     def _id(self, id_: str, losses: list[Loss]) -> str:
         kept: list[Loss] = []

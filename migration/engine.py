@@ -13,7 +13,7 @@ hash, so that a run that was killed, or is run twice, writes what is missing and
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -40,7 +40,7 @@ from database.migration_runs import (
 from database.migration_target import Writer, has_rows, stored_rows, writer
 from database.models import active_model
 from database.schema import status
-from migration.checking import BATCH, PartCheck, TableBefore, undecided
+from migration.checking import BATCH, PartCheck, TableBefore
 from migration.conversion import Policy
 from migration.progress import OnProgress, Progress, silent
 from migration.receipt import PartReceipt, Receipt
@@ -99,10 +99,10 @@ class UndecidedError(GuardError):
 
     code = "undecided"
 
-    def __init__(self, receipt: Receipt) -> None:
+    def __init__(self, receipt: Receipt, *, undecided: bool) -> None:
         super().__init__(
             "\n  ".join(["Nothing was written:", *receipt.problems]) + "\n",
-            hint="Choose for each kind with --on KIND=keep or --on KIND=reject." if undecided(receipt) else "",
+            hint="Choose for each kind with --on KIND=keep or --on KIND=reject." if undecided else "",
         )
         self.receipt = receipt
 
@@ -155,6 +155,8 @@ class Migration:
         """Where the receipt belongs, once it is known."""
         self.warnings: list[str] = []
         """Sentences of the caller's that belong in the receipt."""
+        self.advice: Callable[[], list[str]] = list
+        """Called after checking and before anything is written; more such sentences, or an error."""
         self._report = on_progress
         self._seconds: dict[str, float] = {}
         self._started = datetime.now(UTC)
@@ -184,7 +186,8 @@ class Migration:
         require_same_options(self.owner, work.run, self.options.shaping())
         self._check(work)
         if work.receipt.problems:
-            raise UndecidedError(self._ended(work))
+            undecided = any(check.undecided for check in work.checks.values())
+            raise UndecidedError(self._ended(work), undecided=undecided)
         given = {"source_kind": self.source.kind, "source": self.source.location, "fingerprint": work.fingerprint}
         run = begin_run(self.owner, id=work.run, options=self.options.shaping(), **given)
         for target in work.targets:
@@ -277,10 +280,9 @@ class Migration:
                     work.checks[target.part.id] = check
         work.receipt.rejects = rejects.summary()
         if work.receipt.kind != "verification":
-            work.receipt.problems += [
-                problem for target in work.targets for problem in work.checks[target.part.id].problems()
-            ]
-            work.receipt.problems += undecided(work.receipt)
+            for check in work.checks.values():
+                work.receipt.problems += check.problems()
+            self.warnings += self.advice()
 
     def _check_part(self, check: PartCheck, books: PartReceipt, rejects: RejectsFile) -> None:
         part = check.target.part

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 Distance = Literal["cosine", "l2", "ip"]
 """What a part was searched by. `l2` ranks like the Euclidean distance, squared or not; `ip` is the inner product."""
 
-Position: TypeAlias = "int | str | list[int | str]"
+Position: TypeAlias = int | str | list[int | str]
 """Where in a part a record stands: any JSON value that the source can go on after."""
 
 
