@@ -72,13 +72,20 @@ class Collection:
         """What the index was made for; where two places disagree, the first."""
         return next(iter(self.spaces.values()), "l2")
 
-    @property
-    def conflict(self) -> str | None:
-        """Why the distance is not certain."""
+    def conflict(self, made_for_cosine: bool | None) -> str | None:
+        """
+        Why the distance is not certain.
+
+        :param made_for_cosine: What the index looks like, where there is one.
+        """
         if any(space not in get_args(Distance) for space in self.spaces.values()):
             return f"the distance is unknown: {_listed(self.spaces)}; expected cosine, l2 or ip"
         if len(set(self.spaces.values())) > 1:
-            return f"its distance is stated twice, and differently: {_listed(self.spaces)}; say which one is right"
+            return f"its distance is stated differently: {_listed(self.spaces)}; say which one is right"
+        if made_for_cosine is not None and made_for_cosine != (self.space == "cosine"):
+            index = "the cosine" if made_for_cosine else "l2 or ip"
+            stated = _listed(self.spaces) or "l2, because no other distance is stated"
+            return f"its index was made for {index}, but its distance is {stated}; say which one is right"
         return None
 
 
@@ -179,7 +186,8 @@ def _configured(row: Row) -> tuple[dict[str, str], str | None, str | None]:
     """
     The distance and the embedding model that the configuration names, and why it cannot be read.
 
-    What 0.5.4 to 0.6 wrote there (`hnsw_configuration`) says l2 for every collection, and they did not use it.
+    What 0.5.4 to 0.6 wrote there (`hnsw_configuration`) says l2 for every collection, and they did not use it. The index
+    stands under `vector_index` in 1.0, and without that from 1.1 on.
     """
     spaces: dict[str, str] = {}
     try:
@@ -188,7 +196,8 @@ def _configured(row: Row) -> tuple[dict[str, str], str | None, str | None]:
         index = _vector_index(schema)
         if (space := index.get("space")) is not None:
             spaces["schema_str"] = str(space)
-        hnsw = configuration.get("hnsw") or configuration.get("spann") or {}
+        indexes = configuration.get("vector_index") or configuration
+        hnsw = indexes.get("hnsw") or indexes.get("spann") or {}
         if (space := hnsw.get("space")) is not None:
             spaces["config_json_str"] = str(space)
         function = configuration.get("embedding_function") or index.get("embedding_function") or {}

@@ -26,7 +26,7 @@ from migration.sources.chroma_log import (
     unstorable,
 )
 from migration.sources.chroma_pickle import SegmentPickle
-from migration.sources.chroma_segment import Segment, holds_unit_vectors
+from migration.sources.chroma_segment import Segment
 from migration.sources.chroma_snapshot import Snapshot
 
 _UUID = re.compile(r"[0-9a-fA-F-]{36}\Z")
@@ -84,9 +84,7 @@ class Placement:
         """
         if self._pickle(collection) is None:
             return None
-        folder = self._folder(collection)
-        normalised = holds_unit_vectors(folder) if collection.conflict else collection.space == "cosine"
-        return Segment(folder, dimension=collection.dimension, normalised=normalised)
+        return Segment(self._folder(collection), dimension=collection.dimension, cosine=collection.space == "cosine")
 
     def place(self, collection: Collection, segment: Segment | None) -> None:
         """Find each record's vector; once."""

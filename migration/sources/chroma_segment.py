@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import struct
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, closing
+from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -29,7 +29,7 @@ UNREADABLE = -1
 _HEADER = struct.Struct("<i6Qii3QdQ")
 _DELETED = 0x01
 _AT_A_TIME = 10_000
-_GAP, _SPAN = 16 * 1024, 4 * CHUNK
+_GAP, _SPAN = 8 * 1024, 4 * CHUNK
 _STOP = "Stop whatever writes to it, then start again."
 _RESTORE = "Restore the folder from a backup, or let the chromadb that wrote it repair it."
 
@@ -80,11 +80,11 @@ class Segment:
 
     :param folder: Its folder, named by its id.
     :param dimension: Length that its vectors should have; `None` if that is not known.
-    :param normalised: Whether it holds unit vectors, and their norms apart: the index of a cosine collection.
+    :param cosine: Whether it should be the index of a cosine collection; its own vectors are believed before this.
     :raises InvalidInputError: If its files do not fit together; the message names the one.
     """
 
-    def __init__(self, folder: Path, *, dimension: int | None, normalised: bool) -> None:
+    def __init__(self, folder: Path, *, dimension: int | None, cosine: bool) -> None:
         self.folder = folder
         self.layout = Layout.read(folder / "header.bin")
         if dimension is not None and self.layout.elements and self.layout.dimension != dimension:
@@ -95,7 +95,9 @@ class Segment:
             )
         with ExitStack() as files:
             self._elements = files.enter_context(self._open("data_level0.bin", self.layout.size))
-            self._norms = files.enter_context(self._open("length.bin", 4)) if normalised else None
+            self._norms = files.enter_context(self._open("length.bin", 4))
+            self.made_for_cosine = self._tell_cosine()
+            self._normalised = cosine if self.made_for_cosine is None else self.made_for_cosine
             self._files = files.pop_all()
 
     def close(self) -> None:
@@ -131,13 +133,30 @@ class Segment:
         :param elements: Numbers of elements that are there, in any order.
         :returns: Of shape (elements, dimension).
         """
+        vectors = self._stored(elements)
+        if self._normalised:
+            with np.errstate(all="ignore"):
+                vectors = vectors * self._lengths(elements)
+        return vectors
+
+    def _stored(self, elements: NDArray[np.int64]) -> NDArray[np.float32]:
         layout = self.layout
         raw = self._gather(self._elements, elements, layout.size, layout.vector_at, layout.label_at - layout.vector_at)
-        vectors = raw.view("<f4").astype(np.float32, copy=False)
-        if self._norms is not None:
-            with np.errstate(all="ignore"):
-                vectors = vectors * self._gather(self._norms, elements, 4, 0, 4).view("<f4").astype(np.float32)
-        return vectors
+        return raw.view("<f4").astype(np.float32, copy=False)
+
+    def _lengths(self, elements: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Norms of the vectors as they were given, in a column; of an index for another distance, whatever was in memory."""
+        return self._gather(self._norms, elements, 4, 0, 4).view("<f4").astype(np.float32, copy=False)
+
+    def _tell_cosine(self) -> bool | None:
+        """Whether the first elements are unit vectors and have norms that could be some; `None` if there are none to tell."""
+        first = np.arange(min(self.layout.elements, 200), dtype=np.int64)
+        with np.errstate(all="ignore"):
+            found = np.linalg.norm(self._stored(first).astype(np.float64), axis=1)
+            told = np.isfinite(found) & (found > 0)
+            length = self._lengths(first)[told, 0]
+            likely = (np.abs(found[told] - 1) < 1e-3) & (length > 1e-6) & (length < 1e6)
+        return bool(likely.mean() > 0.75) if len(likely) else None
 
     def _labels(self) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
         """The label of each element, and whether it is not marked as deleted."""
@@ -161,6 +180,8 @@ class Segment:
         gaps = np.flatnonzero(np.diff(elements[order]) * size > _GAP) + 1
         for together in np.split(order, gaps):
             for some in np.array_split(together, -(-len(together) * size // _SPAN) or 1):
+                if not len(some):
+                    continue
                 first, last = int(elements[some[0]]), int(elements[some[-1]])
                 block = self._span(file, first, last - first + 1, size)
                 pieces[some] = block[elements[some] - first, at : at + length]
@@ -187,16 +208,3 @@ class Segment:
                 hint=_RESTORE,
             )
         return file
-
-
-def holds_unit_vectors(folder: Path) -> bool:
-    """Whether the index was made for the cosine, as far as its first elements tell: they have unit length, and norms beside."""
-    with closing(Segment(folder, dimension=None, normalised=True)) as segment:
-        first = np.arange(min(segment.layout.elements, 100), dtype=np.int64)
-        restored, segment._norms = segment.vectors(first), None
-        with np.errstate(all="ignore"):
-            lengths = np.linalg.norm(segment.vectors(first), axis=1)
-            norms = np.linalg.norm(restored, axis=1)
-    return bool(
-        np.all(np.isclose(lengths, 1, atol=1e-3) | (lengths == 0)) and np.all(np.isfinite(norms)) and norms.any()
-    )

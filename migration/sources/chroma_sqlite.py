@@ -27,7 +27,7 @@ from migration.sources.chroma_collections import (
 )
 from migration.sources.chroma_log import Patch
 from migration.sources.chroma_placement import Placement
-from migration.sources.chroma_segment import UNREADABLE, Segment
+from migration.sources.chroma_segment import UNREADABLE, Layout, Segment
 from migration.sources.chroma_snapshot import Snapshot
 from migration.sources.chroma_writers import writer_of
 from migration.sources.files import fingerprint
@@ -122,15 +122,17 @@ class ChromaSqlite:
 
     def _part(self, collection: Collection) -> Part:
         given = self._distances.get(collection.name)
-        refusal, dimension, elements = collection.refusal, collection.dimension, None
+        refusal, layout, made_for_cosine = collection.refusal, None, None
         if refusal is None:
-            refusal = collection.conflict if given is None else None
             try:
-                dimension, elements = self._measured(collection)
+                layout, made_for_cosine = self._index(collection)
             except InvalidInputError as exc:
                 refusal = str(exc)
-        stated = "given" if given else next(iter(collection.spaces), "Chroma's default")
-        added, _ = self._placement.changes(collection)
+        if refusal is None and given is None:
+            refusal = collection.conflict(made_for_cosine)
+        dimension = collection.dimension or (
+            layout.dimension if layout else self._placement.dimension_in_log(collection)
+        )
         spaces: dict[str, Distance] = {"cosine": "cosine", "l2": "l2", "ip": "ip"}
         return Part(
             id=collection.id,
@@ -142,21 +144,21 @@ class ChromaSqlite:
                 **collection.facts,
                 "schema": self.version,
                 "writer": self._writer(collection),
-                "distance_stated_in": stated,
+                "distance_from": "given" if given else next(iter(collection.spaces), "the default"),
+                "index_elements": layout.elements if layout else None,
                 "log_entries": self._placement.log_entries[collection.number],
-                "only_in_log": added,
-                "index_elements": elements,
+                "only_in_log": self._placement.changes(collection)[0],
             },
             refusal=refusal,
         )
 
-    def _measured(self, collection: Collection) -> tuple[int | None, int | None]:
-        """Dimension, and how many elements the index has; `None` where there is none."""
+    def _index(self, collection: Collection) -> tuple[Layout | None, bool | None]:
+        """What its index is like; nothing where none has been written."""
         segment = self._placement.open_segment(collection)
         if segment is None:
-            return collection.dimension or self._placement.dimension_in_log(collection), None
+            return None, None
         with closing(segment):
-            return collection.dimension or segment.layout.dimension, segment.layout.elements
+            return segment.layout, segment.made_for_cosine
 
     def _writer(self, collection: Collection) -> str | None:
         samples: dict[str, list[str]] = {}
