@@ -65,7 +65,7 @@ class TablesMigration:
     :param target: Where to.
     :param policies: By kind of change; see `migration.relational.conversion.KINDS`.
     :param tables: Names of tables; none means all.
-    :param folder: For the rejects file; `None` writes none.
+    :param receipts: For the rejects file. `None` means `receipts/<run>` in the working folder, and for what only reads, none.
     :param on_progress: Called after each batch.
     :raises InvalidInputError: If the source has no table of a name.
     """
@@ -77,10 +77,12 @@ class TablesMigration:
         policies: Policies,
         *,
         tables: Sequence[str] = (),
-        folder: Path | None = None,
+        receipts: Path | None = None,
         on_progress: OnProgress = silent,
     ) -> None:
-        self.source, self.target, self.policies, self.folder = source, target, policies, folder
+        self.source, self.target, self.policies = source, target, policies
+        self.folder = receipts
+        """Where the receipt belongs, once it is known."""
         self.only = tuple(sorted(set(tables)))
         unknown = set(self.only) - {table.name for table in source.tables()}
         if unknown:
@@ -103,6 +105,7 @@ class TablesMigration:
         """
         run = self._identity()
         self.target.require_usable(run)
+        self.folder = self.folder or Path("receipts") / self._run_id(run["source"])
         work = self._checked("migration")
         if work.receipt.problems:
             raise UndecidedError(self._ended(work))
@@ -131,7 +134,6 @@ class TablesMigration:
             raise GuardError(f"A migration was expected in schema {self.target.name}, but there is none to verify.")
         before = state[RUN]["notes"]
         self.policies, self.only = before["choice of policies"], tuple(before["choice of tables"])
-        self.folder = None
         work = self._checked("verification")
         if before["source"] != work.receipt.source["fingerprint"]:
             work.receipt.warnings.append("The source is not the one that was migrated: it has changed since.")
@@ -150,10 +152,13 @@ class TablesMigration:
             "choice of tables": list(self.only),
         }
 
+    def _run_id(self, fingerprint: str) -> str:
+        return sha256(f"{fingerprint} {self.target.name}".encode()).hexdigest()[:16]
+
     def _checked(self, kind: str) -> Work:
         plans = self._plans()
         work = Work(plans, self._receipt(kind, plans))
-        path = self.folder / REJECTS if self.folder else None
+        path = self.folder / REJECTS if self.folder and kind != "verification" else None
         if path is not None:
             path.parent.mkdir(parents=True, exist_ok=True)
         with self._timed("checking"), RejectsFile(path) if path else nullcontext() as rejects:
@@ -211,7 +216,7 @@ class TablesMigration:
         builder = Builder(self.target, self.source, plan)
         with self.target.connection.transaction():
             builder.build()
-            notes = {"checks": builder.checks, "left_out": builder.left_out}
+            notes = {"checks": builder.checks, "left_out": builder.left_out, "rows": self.target.count(plan.target)}
             self.target.end_step(plan.target, "built", notes)
 
     def _refer(self, work: Work) -> None:
@@ -239,7 +244,7 @@ class TablesMigration:
         receipt = work.receipt
         receipt.source["fingerprint_after"] = self.source.fingerprint()
         receipt.run |= {
-            "id": sha256(f"{receipt.source['fingerprint']} {self.target.name}".encode()).hexdigest()[:16],
+            "id": self._run_id(receipt.source["fingerprint"]),
             "started": self._started.isoformat(timespec="seconds"),
             "finished": datetime.now(UTC).isoformat(timespec="seconds"),
             "seconds": {step: round(seconds, 2) for step, seconds in self._seconds.items()},

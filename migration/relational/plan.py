@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Any
 
-from migration.relational.encodings import BIGINT, Encoding, UnfitError, declared
+from migration.relational.encodings import BIGINT, WRITTEN_OUT, Encoding, UnfitError, declared
 from migration.relational.survey import ColumnSurvey, is_writable
 from migration.relational.tables import Column, Table
 
@@ -102,12 +102,11 @@ def plan_table(table: Table, found: list[ColumnSurvey], target: str) -> TablePla
     )
     plan = TablePlan(table=table, target=target, columns=[], names=names, key=[names[name] for name in table.key])
     by_name = {survey.column.name: survey for survey in found}
-    # A key that PostgreSQL would not take, as it holds NULL or texts that change, cannot tell rows apart.
-    broken = any(by_name[name].nulls or by_name[name].unwritable for name in table.key)
+    broken = any(_cannot_tell_apart(by_name[name]) for name in table.key)
     if table.row_number and (not table.key or broken):
         plan.key = [_free_name(table.row_number, names.values())]
         if table.key:
-            reason = "its columns hold NULL, or texts that PostgreSQL cannot hold"
+            reason = "its columns hold NULL, or values that PostgreSQL cannot hold as they are"
             plan.left_out.append({"name": f"{table.name}: primary key ({', '.join(table.key)})", "reason": reason})
     plan.columns = [_planned(plan, survey) for survey in found]
     if table.row_number and plan.key != [names[name] for name in table.key]:
@@ -119,6 +118,11 @@ def plan_table(table: Table, found: list[ColumnSurvey], target: str) -> TablePla
         if name != there:
             plan.warnings.append(f"{table.name}: {name!r} is named {there!r}, as PostgreSQL cannot have that name")
     return plan
+
+
+def _cannot_tell_apart(survey: ColumnSurvey) -> bool:
+    """Whether PostgreSQL would not take a column as a key: it holds NULL, or values that change and may become equal."""
+    return bool(survey.nulls or survey.unwritable) or survey.encoding is WRITTEN_OUT
 
 
 def _planned(plan: TablePlan, survey: ColumnSurvey) -> PlannedColumn:

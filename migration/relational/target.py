@@ -131,6 +131,10 @@ class TargetSchema:
         path = self.path_text(table) if table else None
         self.execute("add_state", {"name": table, "path": path, "notes": Jsonb(notes)})
 
+    def count(self, table: str) -> int:
+        """Rows of a table."""
+        return int(self.one("count", table=self.path(table))["rows"])
+
     def end_step(self, table: str, step: str, notes: dict[str, Any]) -> None:
         """Note that a table, or the run, is a step further."""
         self.execute("set_step", {"name": table, "step": step, "notes": Jsonb(notes)})
@@ -154,12 +158,12 @@ class TargetSchema:
         Drop what a run has made: its tables, and the schema if it made it and nothing else is in it.
 
         :returns: `{tables, schema}`: the names of the tables, and whether the schema is gone.
-        :raises GuardError: If no run is there, a table is not the one that it made, or something depends on one.
+        :raises GuardError: If no run is there, a table is not as the run has left it, or something depends on one.
         """
         state = self.state()
         if state is None:
             raise GuardError(f"A migration was expected in schema {self.name}, but there is none to take back.")
-        made = [name for name, row in state.items() if name != RUN and self._is_still_there(name, row["oid"])]
+        made = [name for name, row in state.items() if name != RUN and self._is_still_there(name, row)]
         try:
             with self.connection.transaction():
                 tables = SQL(", ").join(self.path(name) for name in (*made, STATE_TABLE))
@@ -175,14 +179,23 @@ class TargetSchema:
             ) from exc
         return {"tables": sorted(made), "schema": gone}
 
-    def _is_still_there(self, table: str, oid: int) -> bool:
+    def _is_still_there(self, table: str, noted: dict[str, Any]) -> bool:
         found = self.one("relation_oid", {"path": self.path_text(table)})["oid"]
-        if found not in (None, oid):
+        if found is None:
+            return False
+        if found != noted["oid"]:
             raise GuardError(
                 f"Table {table} of schema {self.name} was expected to be the migration's, but was made anew since.",
                 hint="Move it out of the way, by ALTER TABLE … RENAME.",
             )
-        return found is not None
+        rows, expected = self.count(table), noted["notes"].get("rows")
+        if expected not in (None, rows):
+            raise GuardError(
+                f"Table {table} of schema {self.name} was expected to have the {expected:,} rows of the migration, "
+                f"but has {rows:,}.",
+                hint="Somebody has written to it since; if those rows may go, too, drop it by hand first.",
+            )
+        return True
 
 
 def _definition(column: PlannedColumn) -> Composed:

@@ -35,6 +35,7 @@ _FUNCTIONS = {
     "UPPER": "upper",
     "TRIM": "btrim",
 }
+_DEFERRED = "DEFERRABLE INITIALLY DEFERRED"
 _COMPARES = {"=", "<>", "IS", "NOT", "IN", "(", ","}
 
 
@@ -82,6 +83,13 @@ def checks(sql: str) -> Iterator[tuple[str | None, str]]:
             name = found[place - 1].content if place > 1 and found[place - 2].word == "CONSTRAINT" else None
             inside, _ = _group(found, place + 1)
             yield name, sql[inside[0].start : inside[-1].end] if inside else ""
+
+
+def deferred(sql: str) -> list[bool]:
+    """Of the references of a CREATE TABLE, in their order, which are looked at only at the end of a transaction."""
+    words = [token.word for token in tokens(sql) if token.kind in ("name", "sign")]
+    _, *parts = " ".join(words).split(" REFERENCES ")
+    return [_DEFERRED in part and f"NOT {_DEFERRED}" not in part for part in parts]
 
 
 def collated(sql: str) -> set[str]:

@@ -17,7 +17,7 @@ from sqlalchemy.pool import StaticPool
 from database.errors import InvalidInputError
 from database.sql import statements
 from migration.relational.tables import Column, Default, ForeignKey, Index, IndexPart, Kind, Table
-from migration.sources.sqlite_expressions import checks, collated, index_parts, is_literal, moment, tokens
+from migration.sources.sqlite_expressions import checks, collated, deferred, index_parts, is_literal, moment, tokens
 
 _SQL = statements(Path(__file__).with_suffix(".sql"))
 
@@ -73,13 +73,15 @@ class Reflection:
             if reason:
                 self.left_out.append({"name": name, "reason": reason})
             elif kind == "table":
-                found.append(self._table(inspector, name, sql, without_rowid=bool(listed[name][4])))
+                found.append(self._table(inspector, name, sql, *map(bool, listed[name][4:6])))
         return found
 
-    def _table(self, inspector: Inspector, name: str, sql: str, *, without_rowid: bool) -> Table:
+    def _table(self, inspector: Inspector, name: str, sql: str, without_rowid: bool, strict: bool) -> Table:
         declared = {row[1]: row[2] for row in self._pragma("table_xinfo", name)}
         columns = tuple(
-            _column(column, declared[column["name"]], self._default(column["default"], declared[column["name"]]))
+            _column(
+                column, declared[column["name"]], self._default(column["default"], declared[column["name"]], strict)
+            )
             for column in inspector.get_columns(name)
         )
         self.collated[name] = collated(sql)
@@ -105,17 +107,18 @@ class Reflection:
             last_number=self._last_number(name) if "AUTOINCREMENT" in words else None,
             checks=tuple(checks(sql)),
             indexes=tuple(index for index in map(self._index, reversed(indexes)) if index is not None),
-            foreign_keys=tuple(self._foreign_keys(inspector, name, columns)),
+            foreign_keys=tuple(self._foreign_keys(inspector, name, columns, deferred(sql))),
         )
 
-    def _default(self, text: str | None, declared: str) -> Default | None:
+    def _default(self, text: str | None, declared: str, strict: bool) -> Default | None:
         """A literal as SQLite would store it in such a column, which depends on its type: found out by storing it."""
         if text is None or text.upper() == "NULL":
             return None
         if not is_literal(text):
             return Default(text=text, moment=moment(text))
         self.connection.execute("DROP TABLE IF EXISTS temp.given")
-        self.connection.execute(f"CREATE TEMP TABLE given (c {_plain_type(declared)} DEFAULT ({text}))")
+        kind, rules = (declared, "STRICT") if strict else (_plain_type(declared), "")  # ANY is another type there
+        self.connection.execute(f"CREATE TEMP TABLE given (c {kind} DEFAULT ({text})) {rules}")
         self.connection.execute("INSERT INTO temp.given DEFAULT VALUES")
         return Default(text=text, value=self._one("SELECT c FROM temp.given"))
 
@@ -141,13 +144,16 @@ class Reflection:
             return None
         return Index(name=name, parts=tuple(parts), unique=bool(unique), constraint=origin != "c", where=where)
 
-    def _foreign_keys(self, inspector: Inspector, table: str, columns: Sequence[Column]) -> Iterator[ForeignKey]:
+    def _foreign_keys(
+        self, inspector: Inspector, table: str, columns: Sequence[Column], waits: list[bool]
+    ) -> Iterator[ForeignKey]:
         named = {
             (tuple(known["constrained_columns"]), known["referred_table"]): known
             for known in inspector.get_foreign_keys(table)
         }
         rows = self._pragma("foreign_key_list", table)
-        for number in sorted({row[0] for row in rows}, reverse=True):  # the order in which they were declared
+        numbers = sorted({row[0] for row in rows}, reverse=True)  # the order in which they were declared
+        for number, waiting in zip(numbers, waits, strict=True):
             parts = sorted((row for row in rows if row[0] == number), key=lambda row: int(row[1]))
             to, update, delete = parts[0][2], parts[0][5], parts[0][6]
             given = tuple(part[3] for part in parts)
@@ -159,7 +165,7 @@ class Reflection:
                 to_columns=self._referred(to, [part[4] for part in parts]),
                 on_delete=delete,
                 on_update=update,
-                deferred=known.get("options", {}).get("initially") == "DEFERRED",
+                deferred=waiting,
             )
 
     def _table_name(self, name: str) -> str:

@@ -48,7 +48,7 @@ class Move:
                 TargetSchema(connection, self.schema),
                 chosen_policies(self.policies),
                 tables=self.tables,
-                folder=self.folder,
+                receipts=self.folder,
                 on_progress=self.report,
             )
             receipt: Receipt = getattr(migration, what)()
