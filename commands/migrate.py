@@ -10,12 +10,17 @@ from typing import Annotated
 import typer
 
 from commands import migration_run as shared
+from commands.migrate_bytea import bytea
+from commands.migrate_sqlite import sqlite
 from commands.output import JsonFlag, errors_reported, print_json, say
 from database.errors import InvalidInputError
 
 app = typer.Typer(
     no_args_is_help=True, help="Move data here, with a receipt. For Chroma: `python migrate_from_chroma.py`."
 )
+
+app.command()(bytea)
+app.command()(sqlite)
 
 
 @app.command()

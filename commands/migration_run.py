@@ -177,12 +177,13 @@ def _print(receipt: Receipt, written: Path | None) -> None:
     table = Table(box=None, pad_edge=False)
     table.add_column("")
     table.add_column("to")
-    for name in ("records", "copied", "changed", "rejected", "missing", "different", "extra"):
+    read_back = receipt.kind != "dry run"
+    for name in ("records", "copied", "changed", "rejected", *(("missing", "different", "extra") if read_back else ())):
         table.add_column(name, justify="right")
     for part in receipt.parts:
-        findings = () if receipt.kind == "dry run" else (part.missing, part.different, part.extra)
+        findings = (part.missing, part.different, part.extra) if read_back else ()
         counts = (part.records, part.copied, part.changed, part.rejected, *(finding.count for finding in findings))
-        table.add_row(escape(part.name), part.target, *(f"{count:,}" for count in counts))
+        table.add_row(escape(part.name), escape(part.target), *(f"{count:,}" for count in counts))
     console().print(table)
     for part in receipt.parts:
         for kind, change in part.changes.items():

@@ -239,6 +239,7 @@ class Migration:
 
     def _planned(self, kind: str) -> _Work:
         with self._timed("hashing the source"):
+            self._tell("hashing the source", "", 0, None)
             fingerprint = self.source.fingerprint()
         parts, left_out = chosen_parts(self.source.parts(), self.options.parts)
         targets = self._targets(parts)
@@ -388,6 +389,7 @@ class Migration:
         receipt = work.receipt
         receipt.warnings = [*self.warnings, *receipt.warnings]
         with self._timed("hashing the source"):
+            self._tell("hashing the source again", "", 0, None)
             receipt.source["fingerprint_after"] = self.source.fingerprint()
         receipt.run = {
             "id": work.run,
@@ -417,7 +419,6 @@ class Migration:
     @contextmanager
     def _timed(self, step: str) -> Iterator[None]:
         started = time.monotonic()
-        self._tell(step, "", 0, None)
         try:
             yield
         finally:
