@@ -237,7 +237,7 @@ def waits_in(log: Path, *, after: int) -> list[str]:
     return [match[0] for match in _WAITS.finditer(log.read_text(errors="replace")[after:])]
 
 
-def measure(*, rows: int, dimension: int, rest: float, index: Index | None) -> dict[str, Any]:
+def measure(*, rows: int, dimension: int, rest: float, index: Index | None, pause: float = 0.0) -> dict[str, Any]:
     """Migrate once beside the application; 5 s of the application alone come first."""
     with TemporaryDirectory(prefix="synapse-bytea-") as folder:
         server = EmbeddedServer(Path(folder), settings=SETTINGS)
@@ -254,7 +254,7 @@ def measure(*, rows: int, dimension: int, rest: float, index: Index | None) -> d
                     time.sleep(min(5, rows / 1000))
                     watch.start()
                     middle = time.time()
-                    options = Options(table="items", column="embedding", index=index, batch=1000)
+                    options = Options(table="items", column="embedding", index=index, pause=pause)
                     outcome = migrate(owner, options)
                     end = time.time()
                     seconds = outcome.receipt.run["seconds"]
@@ -288,18 +288,21 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=200_000)
     parser.add_argument("--dimension", type=int, default=384)
     parser.add_argument("--rest", type=float, default=0.002, help="seconds between two writes of the application")
+    parser.add_argument("--pause", type=float, default=0.0, help="seconds of the backfill's rest after each batch")
     parser.add_argument("--no-index", action="store_true", help="the column alone")
     arguments = parser.parse_args()
     found = measure(
         rows=arguments.rows,
         dimension=arguments.dimension,
         rest=arguments.rest,
+        pause=arguments.pause,
         index=None if arguments.no_index else Index(),
     )
     for name, value in found.items():
         print(f"{name:<16} {value}")
+    at_most = max(found["slowest_statement_ms"], *found["locks_ms"].values())
     met = not found["lost_updates"] and not found["wrong_vectors"] and not found["waits_of_100_ms"]
-    sys.exit(0 if met and max(found["locks_ms"].values(), default=0) <= LOCK_MS else MISSED)
+    sys.exit(0 if met and at_most <= LOCK_MS else MISSED)
 
 
 if __name__ == "__main__":

@@ -182,10 +182,11 @@ class _Run:
         )
         self.table = replace(self.table, has_target=True)
 
-    def _filled(self, connection: Connection[Any], total: int) -> Backfill:
+    def _filled(self, writer: Connection[Any], total: int) -> Backfill:
         try:
             backfill = Backfill(
-                connection,
+                self.connection,
+                writer,
                 self.table,
                 self.packing,
                 keep_zero=self.options.keep_zero,

@@ -36,6 +36,18 @@ HAVING bool_and(a.attnotnull) AND count(*) = i.indnkeyatts
  ORDER BY i.indisprimary DESC, i.indnkeyatts, c.relname
  LIMIT 1
 
+-- keys_alone --
+-- Columns that tell rows apart by themselves, the primary key first.
+SELECT a.attname::text AS name
+  FROM pg_index i
+  JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = i.indkey[0]
+  JOIN pg_class c ON c.oid = i.indexrelid
+  JOIN pg_am m ON m.oid = c.relam AND m.amname = 'btree'
+ WHERE i.indrelid = %(table)s AND i.indisunique AND i.indisvalid AND i.indimmediate AND i.indnkeyatts = 1
+   AND i.indpred IS NULL AND i.indexprs IS NULL AND a.attnotnull
+ GROUP BY a.attname
+ ORDER BY bool_or(i.indisprimary) DESC, a.attname
+
 -- vector_type --
 SELECT n.nspname AS schema, e.extversion AS version, t.oid, t.typarray AS array_oid
   FROM pg_extension e

@@ -16,6 +16,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import psycopg
+
 from database.errors import GuardError
 from migration.bytea_changes import PATIENCE
 from migration.bytea_table import STATEMENTS, ByteaTable, holder_text
@@ -28,8 +30,11 @@ if TYPE_CHECKING:
     from psycopg import Connection
 
 STEP = "filling"
-TARGET_SECONDS = 0.04
+TARGET_SECONDS = 0.025
 """What a writing statement should take, as its rows stay locked meanwhile; a batch is cut into as many as that needs."""
+
+LIMIT_MS = 80
+"""A statement that takes longer is taken back by the server and made again with half the rows."""
 
 LEAST_ROWS = 10
 _RESTING = 0.5
@@ -49,7 +54,8 @@ class Backfill:
     """
     The backfill of one column.
 
-    :param connection: In autocommit mode, for this alone: its settings are changed.
+    :param reader: In autocommit mode; reads what is left.
+    :param writer: Likewise, for this alone: its settings are changed.
     :param table: With its vector column and trigger.
     :param packing: How the bytes are read.
     :param keep_zero: Whether vectors of nothing but zeros are taken.
@@ -63,7 +69,8 @@ class Backfill:
 
     def __init__(
         self,
-        connection: Connection[Any],
+        reader: Connection[Any],
+        writer: Connection[Any],
         table: ByteaTable,
         packing: Packing,
         *,
@@ -73,14 +80,14 @@ class Backfill:
         skip_triggers: bool,
         on_progress: OnProgress,
     ) -> None:
-        self.connection, self.table, self.packing = connection, table, packing
+        self.reader, self.writer, self.table, self.packing = reader, writer, table, packing
         self.keep_zero, self.batch, self.pause, self.on_progress = keep_zero, batch, pause, on_progress
         self.filled = 0
         self.slowest = 0.0
         self._gone_through = 0
         self._at_once = float(min(batch, 200))
         self._position: list[str] | None = None
-        register_vector_array(connection, array_oid=table.vector_array_oid)
+        register_vector_array(writer, array_oid=table.vector_array_oid)
         self._prepare(skip_triggers=skip_triggers)
 
     def run(self, position: list[str] | None, *, total: int | None = None) -> None:
@@ -96,8 +103,8 @@ class Backfill:
         deadline = time.monotonic() + PATIENCE
         while left := self._round(None, total=total, moving=False):
             if time.monotonic() > deadline:
-                own = [self.connection.info.backend_pid]
-                held = self.connection.execute(STATEMENTS["holders"], {"table": self.table.oid, "ours": own})
+                own = [connection.info.backend_pid for connection in (self.reader, self.writer)]
+                held = self.reader.execute(STATEMENTS["holders"], {"table": self.table.oid, "ours": own})
                 who = "; ".join(map(holder_text, held)) or "unknown processes"
                 raise GuardError(
                     f"{left:,} rows of {self.table.shown} were expected to come free, but are held by others: {who}.",
@@ -107,7 +114,7 @@ class Backfill:
 
     def _prepare(self, *, skip_triggers: bool) -> None:
         """
-        Settings of this connection. Batches go by the key's index, whatever the planner thinks of a table that was never
+        Settings of the writer. Batches go by the key's index, whatever the planner thinks of a table that was never
         analysed; and as a batch that a crash undoes takes its note with it, no commit has to wait for the disk.
         """
         settings = {"enable_seqscan": "off", "enable_hashjoin": "off", "enable_mergejoin": "off", "jit": "off"}
@@ -115,7 +122,15 @@ class Backfill:
         if skip_triggers:
             settings["session_replication_role"] = "replica"
         for name, value in settings.items():
-            self.connection.execute("SELECT set_config(%s, %s, false)", [name, value])
+            self._set(name, value)
+        self._allow(LIMIT_MS)
+
+    def _set(self, name: str, value: str) -> None:
+        self.writer.execute("SELECT set_config(%s, %s, false)", [name, value])
+
+    def _allow(self, milliseconds: int) -> None:
+        self._limit = milliseconds
+        self._set("statement_timeout", f"{milliseconds}ms")
 
     def _round(self, position: list[str] | None, *, total: int | None, moving: bool) -> int:
         """
@@ -140,7 +155,7 @@ class Backfill:
         while True:
             beyond, key = self.table.beyond(position)
             statement = self.table.compose("unfilled", beyond=beyond)
-            rows = self.connection.execute(statement, {"limit": self.batch, **key}, binary=True).fetchall()
+            rows = self.reader.execute(statement, {"limit": self.batch, **key}, binary=True).fetchall()
             if not rows:
                 return
             keys, versions, values = ([row[name] for row in rows] for name in ("key", "version", "packed"))
@@ -156,11 +171,14 @@ class Backfill:
             last = batch.keys[-1] if end >= len(places) else batch.keys[chosen[-1]]
             if moving:
                 self._position = last
-            written += self._fill(batch, chosen, vectors[start:end])
-            start = end
+            try:
+                written += self._fill(batch, chosen, vectors[start:end])
+                start = end
+            except psycopg.errors.QueryCanceled:
+                self._shorten()
         if not len(places) and moving:
             self._position = batch.keys[-1]
-            self.connection.execute(self.table.compose("move_on"), self._noted())
+            self.writer.execute(self.table.compose("move_on"), self._noted())
         return written
 
     def _fill(self, batch: _Batch, chosen: Sequence[int], vectors: NDArray[np.float32]) -> int:
@@ -173,9 +191,15 @@ class Backfill:
             "vectors": VectorArray(vectors, self.table.vector_oid),
         }
         started = time.perf_counter()
-        row = self.connection.execute(self.table.compose("fill"), given).fetchone() or {"rows": 0}
+        row = self.writer.execute(self.table.compose("fill"), given).fetchone() or {"rows": 0}
         self._adapt(time.perf_counter() - started)
         return int(row["rows"])
+
+    def _shorten(self) -> None:
+        """After a statement that took too long: fewer rows, and where they are few already, more time."""
+        if self._at_once <= LEAST_ROWS:
+            self._allow(2 * self._limit)
+        self._at_once = max(self._at_once / 2, LEAST_ROWS)
 
     def _noted(self) -> dict[str, Any]:
         return {"position": self._position, "name": self.table.name, "target_name": self.table.target}

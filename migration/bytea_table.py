@@ -145,6 +145,20 @@ class ByteaTable:
         }
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Relation:
+    """Where a table is: its number, its schema and its name."""
+
+    oid: int
+    schema: str
+    name: str
+
+    @property
+    def shown(self) -> str:
+        """Its name, for people."""
+        return f"{self.schema}.{self.name}"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Obstacles:
     """
@@ -207,6 +221,18 @@ def find_table(connection: Connection[Any], name: str, *, column: str, target: s
         vector_oid=extension["oid"],
         vector_array_oid=extension["array_oid"],
     )
+
+
+def find_relation(connection: Connection[Any], name: str) -> Relation:
+    """
+    Where a table is.
+
+    :param name: As SQL writes it, with or without its schema; also without the quotes that SQL would want.
+    :raises SchemaError: If there is none of that name.
+    """
+    oid = _oid(connection, name)
+    facts = connection.execute(STATEMENTS["table_facts"], {"table": oid}).fetchone() or {}
+    return Relation(oid=oid, schema=facts["schema"], name=facts["name"])
 
 
 def obstacles(connection: Connection[Any], table: ByteaTable, *, own: list[int]) -> Obstacles:
