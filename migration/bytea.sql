@@ -178,7 +178,7 @@ LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS {body
 -- IEEE 754 by arithmetic, as PostgreSQL has no cast: (2^23 + fraction) * 2^(exponent - 150), exactly, in float8. `scales` has a
 -- power of two for each sign and exponent, and NULL for that of NaN and infinity. What does not fit leaves NULL, never an error.
 DECLARE
-    scales CONSTANT float8[] := {scales};
+    scales CONSTANT float8[] := {scales}::float8[];  -- cast, it is read once; otherwise at each call
     packed bytea;
     numbers float8[];
 BEGIN

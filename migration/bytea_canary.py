@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from psycopg.sql import SQL
 
 from migration.bytea_index import Index
-from migration.bytea_table import STATEMENTS, ByteaTable
+from migration.bytea_table import STATEMENTS, ByteaTable, escaped
 from migration.bytea_values import Packing, unpack
 from migration.source import Distance
 
@@ -112,7 +112,7 @@ class Canary:
         shape = index or Index(distance=self.distance)
         statement = table.compose(
             "nearest",
-            expression=shape.expression(table, packing.dimension, alias="t"),
+            expression=shape.expression(table, packing.dimension, quote=escaped),
             operator=SQL(shape.operator),
             searched_type=SQL(f"{shape.vector_type}({packing.dimension})"),
         )

@@ -15,7 +15,7 @@ import numpy as np
 from psycopg.sql import SQL
 
 from database.errors import InvalidInputError
-from migration.bytea_table import ByteaTable
+from migration.bytea_table import ByteaTable, escaped
 from migration.bytea_values import KINDS, Packing, checksum, unpack, vectors_sent
 from migration.progress import OnProgress, Progress
 from migration.receipt import Finding
@@ -130,7 +130,9 @@ def pages(connection: Connection[Any], table: ByteaTable, packing: Packing, *, w
     :param with_target: Whether the new column is read, too.
     """
     position, rows = None, min(max(PAGE_BYTES // (2 * packing.size), 50), 2000)
-    sent = SQL("{vector_schema}.vector_send(t.{target})" if with_target else "NULL::bytea").format(**table.names())
+    sent = SQL("{vector_schema}.vector_send(t.{target})" if with_target else "NULL::bytea").format(
+        **table.names(escaped)
+    )
     while True:
         beyond, key = table.beyond(position)
         statement = table.compose("rows", beyond=beyond, sent=sent)

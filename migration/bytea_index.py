@@ -68,12 +68,18 @@ class Index:
         """The index's name."""
         return self.name or table.made(self.method)
 
-    def expression(self, table: ByteaTable, dimension: int, *, alias: str = "") -> Composed:
-        """What is indexed, and what searches must order by."""
-        column = Identifier(alias, table.target) if alias else Identifier(table.target)
+    def expression(
+        self, table: ByteaTable, dimension: int, *, quote: Callable[..., Identifier] = Identifier
+    ) -> Composed:
+        """
+        What is indexed, and what searches must order by.
+
+        :param quote: As for `ByteaTable.names`.
+        """
+        column = quote(table.target)
         if not self.halfvec:
             return SQL("{}").format(column)
-        return SQL("({}::{}.halfvec({}))").format(column, Identifier(table.vector_schema), SQL(str(dimension)))
+        return SQL("({}::{}.halfvec({}))").format(column, quote(table.vector_schema), SQL(str(dimension)))
 
     def check(self, dimension: int) -> None:
         """

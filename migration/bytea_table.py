@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -100,8 +100,9 @@ class ByteaTable:
         return self.made("complete")
 
     def compose(self, name: str, **parts: Composable) -> Composed:
-        """A statement with this table's names in it."""
-        return SQL(STATEMENTS[name]).format(**{**self.names(), **parts})
+        """A statement with this table's names in it; to be run with parameters if it has places for some."""
+        text = STATEMENTS[name]
+        return SQL(text).format(**{**self.names(Identifier if "%(" not in text else escaped), **parts})
 
     def beyond(self, key: list[str] | None) -> tuple[Composed | SQL, dict[str, str]]:
         """
@@ -111,36 +112,41 @@ class ByteaTable:
         """
         if key is None:
             return SQL("true"), {}
-        names = SQL(", ").join(Identifier("t", name) for name, _ in self.key)
-        values = SQL(", ").join(SQL(f"%(beyond{n})s::text::{kind}") for n, (_, kind) in enumerate(self.key))
+        names = SQL(", ").join(escaped("t", name) for name, _ in self.key)
+        kinds = enumerate(_doubled(kind) for _, kind in self.key)
+        values = SQL(", ").join(SQL(f"%(beyond{number})s::text::{kind}") for number, kind in kinds)
         parameters = {f"beyond{number}": value for number, value in enumerate(key)}
         return SQL("({}) > ({})").format(names, values), parameters
 
-    def names(self) -> dict[str, Composable]:
-        """Its names, as statements name their places."""
+    def names(self, quote: Callable[..., Identifier]) -> dict[str, Composable]:
+        """
+        Its names, by the places that statements have for them.
+
+        :param quote: `Identifier`, or `escaped` for a statement that is run with parameters.
+        """
         places = [f"k{number}" for number in range(len(self.key))]
         key = list(zip(places, self.key, strict=True))
         insert_trigger, update_trigger = self.trigger_names
         return {
-            "table": Identifier(self.schema, self.name),
-            "state": Identifier(self.schema, STATE),
-            "function": Identifier(self.schema, self.made("unpack")),
-            "insert_trigger": Identifier(insert_trigger),
-            "update_trigger": Identifier(update_trigger),
-            "constraint": Identifier(self.constraint_name),
-            "column": Identifier(self.column),
-            "target": Identifier(self.target),
-            "vector_schema": Identifier(self.vector_schema),
+            "table": quote(self.schema, self.name),
+            "state": quote(self.schema, STATE),
+            "function": quote(self.schema, self.made("unpack")),
+            "insert_trigger": quote(insert_trigger),
+            "update_trigger": quote(update_trigger),
+            "constraint": quote(self.constraint_name),
+            "column": quote(self.column),
+            "target": quote(self.target),
+            "vector_schema": quote(self.vector_schema),
             "name_text": Literal(self.name),
             "column_text": Literal(self.column),
             "target_text": Literal(self.target),
-            "keys": SQL(", ").join(Identifier("t", name) for name, _ in self.key),
-            "keys_as_text": SQL(", ").join(SQL("{}::text").format(Identifier("t", name)) for name, _ in self.key),
+            "keys": SQL(", ").join(quote("t", name) for name, _ in self.key),
+            "keys_as_text": SQL(", ").join(SQL("{}::text").format(quote("t", name)) for name, _ in self.key),
             "key_names": SQL(", ").join(map(Identifier, places)),
-            "typed_keys": SQL(", ").join(SQL(f"{place}::{kind} AS {place}") for place, (_, kind) in key),
+            "typed_keys": SQL(", ").join(SQL(f"{place}::{_doubled(kind)} AS {place}") for place, (_, kind) in key),
             "key_arrays": SQL(", ").join(SQL(f"%({place})s::text[]") for place in places),
             "same_key": SQL(" AND ").join(
-                SQL("{} = {}").format(Identifier("t", name), Identifier("given", place)) for place, (name, _) in key
+                SQL("{} = {}").format(quote("t", name), quote("given", place)) for place, (name, _) in key
             ),
         }
 
@@ -223,6 +229,11 @@ def find_table(connection: Connection[Any], name: str, *, column: str, target: s
     )
 
 
+def escaped(*names: str) -> Identifier:
+    """An identifier in a statement with parameters, where psycopg takes a percent sign for a place unless it is doubled."""
+    return Identifier(*map(_doubled, names))
+
+
 def find_relation(connection: Connection[Any], name: str) -> Relation:
     """
     Where a table is.
@@ -257,6 +268,10 @@ def holder_text(holder: Mapping[str, Any]) -> str:
     """Who holds a lock, for people."""
     program = f", {holder['program']}" if holder["program"] else ""
     return f"Process {holder['pid']} ({holder['role']}{program}, {holder['state']} for {holder['seconds']:.0f} s)"
+
+
+def _doubled(text: str) -> str:
+    return text.replace("%", "%%")
 
 
 def _oid(connection: Connection[Any], name: str) -> int:

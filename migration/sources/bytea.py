@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from psycopg.rows import tuple_row
-from psycopg.sql import SQL, Composable, Identifier
+from psycopg.sql import SQL, Composable
 
 from database.errors import InvalidInputError
 from database.sql import statements
-from migration.bytea_table import STATEMENTS, find_relation
+from migration.bytea_table import STATEMENTS, escaped, find_relation
 from migration.bytea_values import Packing, suspicions
 from migration.source import Distance, Loss, Part, Position, Record
 
@@ -136,8 +136,8 @@ class ByteaSource:
         names = self._meta_columns()
         position = None if after is None else str(after)
         while True:
-            beyond = SQL("true") if position is None else SQL("{id} > %(after)s::text::{type}")
-            condition = beyond.format(id=Identifier(self.id), type=SQL(self._types[self.id]))
+            beyond = SQL("true") if position is None else SQL("t.{id} > %(after)s::text::{type}")
+            condition = beyond.format(id=escaped(self.id), type=SQL(self._types[self.id].replace("%", "%%")))
             rows = self._execute("page", beyond=condition, after=position, limit=PAGE).fetchall()
             if not rows:
                 return
@@ -192,29 +192,29 @@ class ByteaSource:
         columns = [
             self._text(self.id),
             SQL("NULL::text") if self.columns.content is None else self._text(self.columns.content),
-            Identifier(self.columns.embedding),
+            escaped(self.columns.embedding),
             SQL("NULL::text") if self.columns.json is None else self._text(self.columns.json),
             *map(self._selected, self._meta_columns()),
         ]
         statement = SQL(_SQL[name]).format(
-            table=Identifier(self.relation.schema, self.relation.name),
-            id=Identifier(self.id),
-            embedding=Identifier(self.columns.embedding),
+            table=escaped(self.relation.schema, self.relation.name),
+            id=escaped(self.id),
+            embedding=escaped(self.columns.embedding),
             columns=SQL(", ").join(columns),
             beyond=beyond or SQL("true"),
         )
         cursor = self._connection.cursor(row_factory=tuple_row, binary=True)
-        return cursor.execute(statement, parameters or None)
+        return cursor.execute(statement, parameters)
 
     def _text(self, name: str) -> Composable:
-        return SQL("{}::text").format(Identifier(name))
+        return SQL("{}::text").format(escaped(name))
 
     def _selected(self, name: str) -> Composable:
         kind = _base(self._types[name])
         if kind.startswith(("timestamp", "date", "time")):
-            return SQL("to_jsonb({}) #>> '{{}}'").format(Identifier(name))
+            return SQL("to_jsonb({}) #>> '{{}}'").format(escaped(name))
         if kind in _PLAIN and kind not in ("json", "jsonb", "uuid", "text"):
-            return Identifier(name)
+            return escaped(name)
         return self._text(name)
 
     def _taken(self) -> set[str | None]:
@@ -284,13 +284,14 @@ def _unpacked(values: Sequence[bytes | None], *, big_endian: bool) -> list[NDArr
 
 
 def _parsed(text: str, name: str, losses: list[Loss]) -> Any:
-    """JSON, with a loss for each number that Python's float does not hold exactly."""
+    """JSON; a number that a float does not hold exactly stays text, and is a loss."""
 
-    def number(written: str) -> float:
+    def number(written: str) -> float | str:
         value = float(written)
-        if Decimal(repr(value)) != Decimal(written):
-            losses.append(Loss("unsupported_value", f"meta.{name}", written))
-        return value
+        if Decimal(repr(value)) == Decimal(written):
+            return value
+        losses.append(Loss("unsupported_value", f"meta.{name}", written))
+        return written
 
     return json.loads(text, parse_float=number)
 

@@ -211,6 +211,18 @@ def test_keys_of_many_types(app: Schema, owner: Database, name: str) -> None:
     assert_closed(migrate(owner, options))
 
 
+def test_names_with_percent_signs(app: Schema, owner: Database) -> None:
+    app.run("""CREATE DOMAIN "50%" AS int; CREATE TABLE "%s" ("%(id)s" "50%" PRIMARY KEY, "100%" bytea)""")
+    app.connection.execute(
+        """INSERT INTO "%s" SELECT n, decode(repeat(lpad(to_hex(n), 2, '0') || '00803f', 4), 'hex')
+             FROM generate_series(1, 90) AS s (n)"""
+    )
+    options = app.options(table=f'{app.name}."%s"', column="100%", batch=20, finish=True, index=Index(halfvec=True))
+    assert_closed(migrate(owner, options))
+    assert app.run("""SELECT count(DISTINCT "100%_vector") FROM "%s\"""") == [(90,)]
+    assert revert(owner, options, on_wait=print)
+
+
 def test_a_descending_key(app: Schema, owner: Database) -> None:
     app.fill(90)
     app.run("ALTER TABLE items DROP CONSTRAINT items_pkey; CREATE UNIQUE INDEX ON items (id DESC)")
