@@ -296,12 +296,12 @@ class _Form:
 
 
 _DIGITS = (-1, 0, 3, 6)
-_ZONED, _LOCAL = "timestamp with time zone", "timestamp without time zone"
+ZONED, _LOCAL = "timestamp with time zone", "timestamp without time zone"
 
 
 def _timestamp_text(form: _Form) -> Encoding:
     shown = form.from_timestamp(datetime(2000, 12, 31, 23, 59, 59, 500000))
-    kind = _ZONED if form.behind else _LOCAL
+    kind = ZONED if form.behind else _LOCAL
     return Encoding(f"text like {shown}", kind, frozenset({str}), form.to_timestamp, form.from_timestamp)
 
 
@@ -344,7 +344,7 @@ def _to_unix(moment: datetime, *, per_second: int) -> int | float:
 UNIX = [
     Encoding(
         f"unix {unit}",
-        _ZONED,
+        ZONED,
         frozenset({int, float}),
         partial(_from_unix, per_second=per_second),
         partial(_to_unix, per_second=per_second),

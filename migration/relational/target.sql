@@ -58,6 +58,12 @@ SELECT last_value FROM pg_sequences
 -- The table's foreign keys, each with whether PostgreSQL has looked at all rows.
 SELECT conname AS name, convalidated AS validated FROM pg_constraint WHERE conrelid = %(path)s::regclass AND contype = 'f'
 
+-- read_by_key --
+-- From here on the connection looks rows up through their key, batch by batch. Of its own accord PostgreSQL would read the
+-- whole table for each batch, as it takes a page in memory for as dear as one on a slow disk.
+SELECT set_config('enable_seqscan', 'off', false), set_config('enable_mergejoin', 'off', false),
+       set_config('random_page_cost', '0.1', false)
+
 -- rows_by_key --
 SELECT {columns} FROM {table} JOIN unnest({keys}) AS wanted({names}) ON {match}
 

@@ -150,7 +150,7 @@ def original(line: dict[str, Any]) -> Any:
     return Bad(kept.encode("utf-8", "surrogateescape")) if isinstance(kept, str) else kept
 
 
-@settings(max_examples=120, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=80, deadline=None, suppress_health_check=list(HealthCheck))
 @example(database=(["DATETIME", "DATE"], [(2460000.25, 1_700_000_000)]), policy="keep")
 @example(database=(["", "NUMERIC"], [(1, 1), (-0.0, 0.1), (0.5, 1e22)]), policy="keep")
 @given(database=databases(), policy=st.sampled_from(["keep", "reject"]))
@@ -610,6 +610,21 @@ def test_chat_application(move: Move) -> None:
     assert user["id"] > 6
     checks = {part.name: part.checks for part in receipt.parts}
     assert checks["messages"]["foreign key (session_id) to chat_sessions"]["validated"] is True
+
+
+def test_a_database_without_our_schema(made: Callable[[str], Move], empty_conninfo: str) -> None:
+    move = made("CREATE TABLE t (a); INSERT INTO t VALUES (1)")
+    elsewhere = Move(Database(empty_conninfo), move.file, move.folder, schema='A "schema" é')
+    assert elsewhere.run().closed
+    assert elsewhere.rows("t", "a") == [(1,)]
+    assert elsewhere.roll_back()["schema"]
+
+
+@pytest.mark.parametrize("schema", ["", "pg_mine", "information_schema", "s" * 64])
+def test_schemas_that_cannot_be(made: Callable[[str], Move], schema: str) -> None:
+    move = made("CREATE TABLE t (a)")
+    with pytest.raises(InvalidInputError, match="name of a schema"):
+        Move(move.owner, move.file, move.folder, schema=schema).run()
 
 
 # The command
