@@ -167,6 +167,10 @@ class TablesMigration:
         if rejects is not None:
             work.receipt.rejects = rejects.summary()
         work.receipt.problems += undecided(work.receipt.parts)
+        if (
+            self.policies["widened"] == "stop"
+        ):  # also a column that becomes wider as its values are written in several forms
+            work.receipt.problems += [sentence for plan in plans.values() for sentence in plan.widened]
         return work
 
     def _plans(self) -> dict[str, TablePlan]:
@@ -201,7 +205,7 @@ class TablesMigration:
                 *({"name": name, "reason": "not among the tables that were chosen"} for name in others),
                 *(item for plan in plans.values() for item in plan.left_out),
             ],
-            warnings=[warning for plan in plans.values() for warning in plan.warnings],
+            warnings=[warning for plan in plans.values() for warning in (*plan.widened, *plan.warnings)],
         )
 
     def _load(self, work: Work, plan: TablePlan, position: int | None) -> None:

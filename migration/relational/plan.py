@@ -64,7 +64,8 @@ class TablePlan:
     :param key: Columns there that tell its rows apart.
     :param facts: What the receipt says of its columns.
     :param left_out: Whatever of its definition is not carried: `{name, reason}`.
-    :param warnings: What a person should read.
+    :param widened: Which columns could not keep their declared type, and why, a sentence each.
+    :param warnings: What else a person should read.
     """
 
     table: Table
@@ -74,6 +75,7 @@ class TablePlan:
     key: list[str]
     facts: dict[str, Any] = field(default_factory=dict)
     left_out: list[dict[str, str]] = field(default_factory=list)
+    widened: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
 
     @property
@@ -132,7 +134,7 @@ def _planned(plan: TablePlan, survey: ColumnSurvey) -> PlannedColumn:
     facts["values"] = dict(sorted(survey.kinds.items()))
     plan.facts.setdefault("columns", {})[column.name] = facts
     if survey.widened:
-        plan.warnings.append(
+        plan.widened.append(
             f"{table.name}.{column.name}: {column.declared or 'a column without a type'} cannot hold all of "
             f"{_held(survey)}; it becomes {encoding.sql_type} ({encoding.name})"
         )

@@ -393,6 +393,14 @@ def test_rejecting_instead_of_widening(made: Callable[[str], Move]) -> None:
     assert move.rejects()[0]["original"] == {"a": "two"}
 
 
+def test_stopping_instead_of_widening(made: Callable[[str], Move]) -> None:
+    move = made("CREATE TABLE t (a DATETIME); INSERT INTO t VALUES ('2024-02-29 10:00:00'), ('2024-02-29T10:00:00')")
+    assert move.run("dry_run").problems == []
+    move.policies = {"widened": "stop"}
+    with pytest.raises(UndecidedError, match=r"t\.a: DATETIME cannot hold all of 2 texts; it becomes text"):
+        move.run()
+
+
 def test_rejected_rows_leave_no_orphans_behind(made: Callable[[str], Move]) -> None:
     move = made(
         "CREATE TABLE a (id INTEGER PRIMARY KEY, word TEXT);"
