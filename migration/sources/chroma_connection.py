@@ -125,13 +125,11 @@ class Connection:
         return self._admin
 
     def _settings(self) -> Any:
-        from chromadb.config import Settings
-
         # Neither this program's .env nor variables for a server beside it are meant for this client.
         alone: dict[str, Any] = dict.fromkeys(
             ("_env_file", "chroma_server_host", "chroma_server_http_port", "chroma_client_auth_provider")
         )
-        return Settings(anonymized_telemetry=False, **alone)
+        return _chromadb().config.Settings(anonymized_telemetry=False, **alone)
 
     @contextmanager
     def _asking(self, what: str | None = None, *, passing: type[Exception] | None = None) -> Iterator[None]:

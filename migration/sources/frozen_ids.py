@@ -15,15 +15,15 @@ class FrozenIds:
         self._connection.execute("CREATE TABLE ids (part TEXT, id TEXT, PRIMARY KEY (part, id)) WITHOUT ROWID")
 
     def add(self, part: str, pages: Iterator[list[str]]) -> int | None:
-        """Take down a part's ids; returns how many, or `None` if one came twice."""
+        """Take down a part's ids; returns how many, or `None`, and keeps none, if one came twice."""
         count = 0
-        with self._connection:
-            for page in pages:
-                try:
+        try:
+            with self._connection:
+                for page in pages:
                     self._connection.executemany("INSERT INTO ids VALUES (?, ?)", ((part, id) for id in page))
-                except sqlite3.IntegrityError:
-                    return None
-                count += len(page)
+                    count += len(page)
+        except sqlite3.IntegrityError:
+            return None
         return count
 
     def pages(self, part: str, *, size: int, after: int = 0) -> Iterator[list[str]]:
