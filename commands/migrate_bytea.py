@@ -198,31 +198,34 @@ def _print(outcome: Outcome, options: Options, *, dry_run: bool) -> None:
     part = outcome.receipt.parts[0]
     facts = part.facts
     say(f"{part.name} -> {part.target}")
-    say(f"  rows          {facts['rows']:,}, of which {facts['with_bytes']:,} have bytes")
-    say(f"  vectors       {facts['dimension']:,} dimensions, {facts['byte_order']}")
-    say(f"  key           {', '.join(facts['key'])}")
+    _say("rows", f"{facts['rows']:,}, of which {facts['with_bytes']:,} have bytes")
+    _say("vectors", f"{facts['dimension']:,} dimensions, {facts['byte_order']}")
+    _say("key", ", ".join(facts["key"]))
     for kind, change in part.changes.items():
-        say(f"  {kind:<18} {change.records:,} rows ({change.policy})")
-    for notice in outcome.receipt.warnings:
-        say(f"Notice: {notice}")
+        _say(kind, f"{change.records:,} rows ({change.policy})")
     if not dry_run and outcome.receipt.kind == "migration":
         _print_checks(outcome, part)
+    for notice in outcome.receipt.warnings:
+        say(f"Notice: {notice}")
     for refusal in outcome.refusals:
         say(f"Refused: {refusal}")
     say(_ending(outcome, options, dry_run=dry_run))
 
 
 def _print_checks(outcome: Outcome, part: PartReceipt) -> None:
-    say(f"  filled        {outcome.filled:,} rows by this run")
-    say(f"  equal         {part.copied:,} vectors, bit for bit")
+    _say("filled", f"{outcome.filled:,} rows by this run")
+    _say("equal", f"{part.copied:,} vectors, bit for bit")
     for name, finding in (("missing", part.missing), ("different", part.different)):
         if finding.count:
-            shown = "; ".join(map(str, finding.examples[:SHOWN]))
-            say(f"  {name:<13} {finding.count:,} rows, such as {shown}")
+            _say(name, f"{finding.count:,} rows, such as {'; '.join(map(str, finding.examples[:SHOWN]))}")
     for name, count in part.notes.items():
-        say(f"  {name.replace('_', ' ')}  {count:,}")
+        _say(name.replace("_", " "), f"{count:,}")
     for name, check in part.checks.items():
-        say(f"  {name:<13} {'passed' if check['passed'] else 'FAILED'}: {check['found']}")
+        _say(name, f"{'passed' if check['passed'] else 'FAILED'}: {check['found']}")
+
+
+def _say(name: str, text: str) -> None:
+    say(f"  {name:<20} {text}")
 
 
 def _ending(outcome: Outcome, options: Options, *, dry_run: bool) -> str:
