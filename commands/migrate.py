@@ -1,4 +1,4 @@
-"""`migrate qdrant | bytea | sqlite | runs | rollback`: whatever is moved here besides Chroma."""
+"""`migrate qdrant | table | bytea | sqlite | runs | rollback`: whatever is moved here besides Chroma."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from commands import migration_run as shared
+from commands.database import owner_database
 from commands.migrate_bytea import bytea
 from commands.migrate_sqlite import sqlite
 from commands.output import JsonFlag, errors_reported, print_json, say
@@ -66,6 +67,66 @@ def qdrant(
                 source,
                 shared.Choices(
                     collections=collection, table=table, model=model, dry_run=dry_run, on=on, receipt=receipt,
+                    accept_rank_change=accept_rank_change, verify=verify, queries=queries, json_=json_,
+                ),
+                settings,
+            )  # fmt: skip
+
+
+@app.command()
+def table(
+    table_: Annotated[str, typer.Argument(metavar="TABLE", help="The table, as SQL writes it.")],
+    column: Annotated[str, typer.Argument(help="Its bytea column of packed float32.")],
+    database_url: Annotated[
+        str | None, typer.Option(metavar="URL", help="The table's database, if it is not the one that is migrated to.")
+    ] = None,
+    id_: Annotated[
+        str | None, typer.Option("--id", metavar="COLUMN", help="The id. By default the primary key.")
+    ] = None,
+    content: Annotated[str | None, typer.Option(metavar="COLUMN", help="The text. By default there is none.")] = None,
+    meta: Annotated[
+        list[str] | None, typer.Option(metavar="COLUMN", help="Metadata; repeatable. By default what is left.")
+    ] = None,
+    meta_json: Annotated[
+        str | None, typer.Option(metavar="COLUMN", help="A jsonb column whose keys become metadata.")
+    ] = None,
+    dimension: Annotated[int | None, typer.Option(metavar="N", help="By default what most rows have.")] = None,
+    big_endian: Annotated[
+        bool | None, typer.Option("--big-endian/--little-endian", help="Byte order. By default little-endian.")
+    ] = None,
+    distance: Annotated[
+        str, typer.Option(metavar="cosine|l2|ip", help="What the vectors were searched by.")
+    ] = "cosine",
+    into: Annotated[str | None, typer.Option("--table", metavar="NAME", help="The documents table.")] = None,
+    model: shared.Model = None,
+    dry_run: shared.DryRun = False,
+    on: shared.On = None,
+    accept_rank_change: shared.AcceptRankChange = False,
+    queries: shared.Queries = 50,
+    receipt: shared.ReceiptFolder = None,
+    verify: shared.Verify = False,
+    json_: JsonFlag = False,
+) -> None:
+    """Copy a table with vectors in a bytea column into a documents table. The table is only read."""
+    with errors_reported(json_):
+        from config import Settings
+        from database.connection import database_for
+        from migration.sources.bytea import ByteaSource, Columns
+
+        if distance not in ("cosine", "l2", "ip"):
+            raise InvalidInputError(f"--distance must be cosine, l2 or ip, but is {distance!r}.")
+        settings = Settings.from_env()
+        database = database_for(database_url) if database_url else owner_database(settings)
+        columns = Columns(embedding=column, id=id_, content=content, meta=meta or None, json=meta_json)
+        source = ByteaSource(
+            database, table_, columns, dimension=dimension, big_endian=big_endian,
+            distance=distance,  # type: ignore[arg-type]
+        )  # fmt: skip
+        with closing(source):
+            shared.migrate(
+                source,
+                shared.Choices(
+                    collections=None, table=into, model=model, dry_run=dry_run, on=on, receipt=receipt,
                     accept_rank_change=accept_rank_change, verify=verify, queries=queries, json_=json_,
                 ),
                 settings,

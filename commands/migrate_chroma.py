@@ -14,7 +14,7 @@ from database.errors import InvalidInputError
 
 if TYPE_CHECKING:
     from config import Settings
-    from migration.source import Source
+    from migration.source import Distance, Source
 
 
 def chroma(
@@ -83,8 +83,17 @@ def _opened(
             )
         from migration.sources.chroma_directory import ChromaDirectory
 
-        return ChromaDirectory(path, distances=shared.assignments(distance, "--distance takes NAME=cosine, l2 or ip"))
+        return ChromaDirectory(path, distances=_distances(distance))
     from migration.sources.chroma_server import ChromaServer
 
     assert url is not None
     return ChromaServer(url, token=settings.chroma_token, tenant=tenant, database=database)
+
+
+def _distances(given: list[str] | None) -> dict[str, Distance]:
+    found: dict[str, Distance] = {}
+    for name, value in shared.assignments(given, "--distance takes NAME=cosine, l2 or ip").items():
+        if value not in ("cosine", "l2", "ip"):
+            raise InvalidInputError(f"The distance of {name} must be cosine, l2 or ip, but is {value!r}.")
+        found[name] = value
+    return found

@@ -97,8 +97,6 @@ class UndecidedError(GuardError):
     :param receipt: What the check found.
     """
 
-    code = "undecided"
-
     def __init__(self, receipt: Receipt, *, undecided: bool) -> None:
         super().__init__(
             "\n  ".join(["Nothing was written:", *receipt.problems]) + "\n",

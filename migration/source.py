@@ -92,9 +92,14 @@ class Source(Protocol):
     :param version: Of the program or the format that wrote it, as far as it can be told.
     """
 
-    kind: str
-    location: str
-    version: str | None
+    @property
+    def kind(self) -> str: ...
+
+    @property
+    def location(self) -> str: ...
+
+    @property
+    def version(self) -> str | None: ...
 
     def parts(self) -> list[Part]:
         """Everything that is there, in a fixed order; also what is empty."""

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import typer.main
 
+import migrate_from_chroma
 import synapse
 from commands import output
 from config import VARIABLES, Settings
@@ -30,7 +31,10 @@ def commands(group: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, Any]
         yield " ".join(path), group
 
 
-COMMANDS = dict(commands(typer.main.get_command(synapse.app)))
+COMMANDS = {
+    **dict(commands(typer.main.get_command(synapse.app))),
+    "migrate_from_chroma.py": typer.main.get_command(migrate_from_chroma.app),
+}
 
 
 def sections(path: Path) -> dict[str, str]:
@@ -57,7 +61,7 @@ def test_the_page_has_every_option_and_argument(name: str) -> None:
     documented = {cell.split(" ")[0] for cell in first_cells(section)}
     assert documented == {option for option in options if option.startswith("--")} - {"--help"}
 
-    usage = re.search(r"```text\npython synapse\.py (.+)\n```", section)
+    usage = re.search(r"```text\npython (?:synapse\.py )?(.+)\n```", section)
     assert usage, f"{name} has no usage line"
     assert usage[1].startswith(name)
     arguments = [parameter for parameter in command.params if parameter.param_type_name == "argument"]
