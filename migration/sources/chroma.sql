@@ -4,6 +4,36 @@ SELECT name FROM sqlite_master WHERE type IN ('table', 'view')
 -- columns --
 SELECT name FROM pragma_table_info(:table)
 
+-- metadata_by_rows --
+-- Two sums that differ if the index by which metadata is found leads to other rows; the check that SQLite has for it looks
+-- up each row in each index, which takes longer than reading everything.
+SELECT COUNT(*), SUM((id * 31 + unicode(key) * 7 + length(key)) * rowid & 0xffffffffff)
+  FROM embedding_metadata NOT INDEXED
+
+-- metadata_by_index --
+SELECT COUNT(*), SUM((id * 31 + unicode(key) * 7 + length(key)) * rowid & 0xffffffffff)
+  FROM embedding_metadata INDEXED BY sqlite_autoindex_embedding_metadata_1
+
+-- strange_types --
+-- SQLite keeps what it is given, whatever a column is declared as.
+SELECT 'collections' WHERE EXISTS (
+    SELECT 1 FROM collections
+     WHERE typeof(id) <> 'text' OR typeof(name) <> 'text' OR typeof(dimension) NOT IN ('integer', 'null'))
+ UNION ALL
+SELECT 'segments' WHERE EXISTS (
+    SELECT 1 FROM segments WHERE typeof(id) <> 'text' OR typeof(type) <> 'text' OR typeof(scope) <> 'text')
+ UNION ALL
+SELECT 'migrations' WHERE EXISTS (
+    SELECT 1 FROM migrations WHERE typeof(dir) <> 'text' OR typeof(version) <> 'integer')
+ UNION ALL
+SELECT 'embeddings' WHERE EXISTS (SELECT 1 FROM embeddings WHERE typeof(embedding_id) <> 'text')
+ UNION ALL
+SELECT 'embedding_metadata' WHERE EXISTS (SELECT 1 FROM embedding_metadata WHERE typeof(key) <> 'text')
+ UNION ALL
+SELECT 'embeddings_queue' WHERE EXISTS (
+    SELECT 1 FROM embeddings_queue
+     WHERE typeof(id) <> 'text' OR typeof(topic) <> 'text' OR typeof(operation) <> 'integer')
+
 -- log_topics --
 SELECT topic, COUNT(*), MAX(seq_id) FROM embeddings_queue GROUP BY topic ORDER BY topic
 
@@ -87,6 +117,15 @@ SELECT vector, encoding FROM embeddings_queue WHERE seq_id = :seq
 -- count_changes --
 SELECT (SELECT COUNT(*) FROM added WHERE part = :part), (SELECT COUNT(*) FROM altered WHERE part = :part AND gone)
 
+-- forget_indexed --
+DELETE FROM indexed
+
+-- forget_logged --
+DELETE FROM logged
+
+-- forget_lost --
+DELETE FROM lost
+
 -- unsynced_vectors --
 SELECT CAST(q.id AS BLOB), q.seq_id, q.operation, q.vector IS NOT NULL, x.id IS NOT NULL
   FROM embeddings_queue AS q
@@ -129,8 +168,9 @@ SELECT l.row, q.seq_id, q.operation, q.vector IS NOT NULL
  WHERE q.topic IN (SELECT topic FROM topics WHERE part = :part)
  ORDER BY l.row, q.seq_id
 
--- recover --
-UPDATE placed SET seq = :seq, element = NULL, recovered = 1 WHERE part = :part AND row = :row
+-- recover_row --
+UPDATE placed SET seq = :seq, element = NULL, recovered = 1
+ WHERE part = :part AND row = :row
 
 -- recover_added --
 UPDATE added SET vector = :seq, element = NULL WHERE seq = -:row

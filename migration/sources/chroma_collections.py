@@ -12,6 +12,7 @@ from typing import Any, get_args
 from database.errors import InvalidInputError
 from database.sql import statements
 from migration.source import Distance
+from migration.sources.chroma_snapshot import RECOVER
 
 SQL = statements(Path(__file__).with_name("chroma.sql"))
 
@@ -103,6 +104,24 @@ def read_tables(connection: sqlite3.Connection) -> set[str]:
             hint="Give the folder that PersistentClient(path=…) was given.",
         )
     return tables
+
+
+def check_tables(connection: sqlite3.Connection, tables: set[str]) -> None:
+    """
+    That no row is lost in a damaged table, and that no index leads to another row: SQLite would not say so by itself.
+
+    :raises InvalidInputError: With what SQLite found.
+    """
+    for table in sorted(tables & (_TABLES | {"databases", "collection_metadata", "embedding_metadata_array"})):
+        check = "quick_check" if table == "embedding_metadata" else "integrity_check"
+        ((found, *_), *_) = connection.execute(f"PRAGMA {check}({table})")
+        if found != "ok":
+            raise InvalidInputError(f"chroma.sqlite3 is damaged, in the table {table}: {found}", hint=RECOVER)
+    by_rows, by_index = (connection.execute(SQL[f"metadata_by_{way}"]).fetchone() for way in ("rows", "index"))
+    if by_rows != by_index:
+        raise InvalidInputError("chroma.sqlite3 is damaged: an index of embedding_metadata is wrong.", hint=RECOVER)
+    for (table,) in connection.execute(SQL["strange_types"]):
+        raise InvalidInputError(f"chroma.sqlite3 holds values in the table {table} that chromadb does not write there.")
 
 
 def columns(connection: sqlite3.Connection, table: str) -> set[str]:

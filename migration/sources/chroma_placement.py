@@ -50,8 +50,7 @@ class Placement:
         self.log_entries = {collection.number: 0 for collection in collections}
         booleans = "bool_value" in columns(self._connection, "embedding_metadata")
         self._connection.executescript(
-            "PRAGMA temp.journal_mode = OFF;"
-            + SQL["temporary_tables"]
+            SQL["temporary_tables"]
             + SQL["meta_values" if booleans else "meta_values_without_booleans"]
             + SQL["meta_lists" if "embedding_metadata_array" in tables else "no_meta_lists"]
         )
@@ -91,13 +90,8 @@ class Placement:
         if collection.number in self._placed:
             return
         with self._transaction():
-            for statement in (
-                "DELETE FROM indexed",
-                "DELETE FROM logged",
-                "DELETE FROM lost",
-                "DELETE FROM placed WHERE part = :part",
-            ):
-                self._execute(statement, {"part": collection.number} if ":part" in statement else {})
+            for forget in ("forget_indexed", "forget_logged", "forget_lost"):
+                self._execute(SQL[forget])
             synced = self._index(collection, segment)
             self._read_log(collection, synced)
             of_part = {"part": collection.number, "segment": collection.metadata_segment}
@@ -185,11 +179,8 @@ class Placement:
         for row, history in groupby(histories, key=lambda entry: entry[0]):
             newest = newest_vector((entry[1:4] for entry in history), there=None)
             if newest:
-                statement = SQL["recover" if row > 0 else "recover_added"]
-                self._execute(
-                    statement,
-                    {"part": collection.number, "row": row, "seq": newest} if row > 0 else {"row": row, "seq": newest},
-                )
+                where = {"part": collection.number, "row": row, "seq": newest}
+                self._execute(SQL["recover_row" if row > 0 else "recover_added"], where)
 
     def _execute(self, statement: str, parameters: Any = ()) -> sqlite3.Cursor:
         return self._connection.execute(statement, parameters)

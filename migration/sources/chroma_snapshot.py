@@ -21,6 +21,7 @@ LOGS = (f"{DATABASE}-wal", f"{DATABASE}-journal")
 
 SEGMENT_FILES = frozenset({"header.bin", "data_level0.bin", "length.bin", "link_lists.bin", "index_metadata.pickle"})
 
+RECOVER = "Restore it from a backup, or recover it with `sqlite3 chroma.sqlite3 .recover`."
 _STOP = "Stop Chroma, or copy the folder while it is stopped, then start again."
 
 
@@ -87,11 +88,8 @@ class Snapshot:
         """What SQLite and the system say about the files, as an error that names them."""
         try:
             yield
-        except sqlite3.Error as exc:
-            raise InvalidInputError(
-                f"{self.folder / DATABASE} cannot be read: {exc}.",
-                hint="Restore it from a backup, or recover it with `sqlite3 chroma.sqlite3 .recover`.",
-            ) from exc
+        except (sqlite3.Error, UnicodeError) as exc:  # names that are no UTF-8
+            raise InvalidInputError(f"{self.folder / DATABASE} cannot be read: {exc}.", hint=RECOVER) from exc
         except OSError as exc:
             raise InvalidInputError(f"{exc.filename or self.folder} cannot be read: {exc.strerror}.") from exc
 

@@ -21,6 +21,7 @@ from migration.source import Distance, Loss, Part, Position, Record
 from migration.sources.chroma_collections import (
     SQL,
     Collection,
+    check_tables,
     read_collections,
     read_generation,
     read_tables,
@@ -68,6 +69,7 @@ class ChromaSqlite:
         try:
             with self._snapshot.reading():
                 tables = read_tables(self._snapshot.connection)
+                check_tables(self._snapshot.connection, tables)
                 self.version: str | None = read_generation(self._snapshot.connection)
                 self._collections = read_collections(self._snapshot.connection, tables)
                 self._check_names(path)

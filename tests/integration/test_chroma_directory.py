@@ -390,9 +390,11 @@ def test_what_the_tables_have_not_applied_yet_is_applied(folder: Path) -> None:
 
 
 def test_values_of_a_kind_that_chroma_does_not_write(folder: Path) -> None:
-    row = "SELECT id, :key, {} FROM embeddings WHERE embedding_id = 'p0' AND segment_id = :plain_metadata"
-    insert = "INSERT INTO embedding_metadata (id, key, string_value) " + row.replace(":key", "{}")
-    edit(folder, insert.format("'blob'", "x'ff00'"), insert.format("'latin'", "CAST(x'e9' AS TEXT)"))
+    into, row = (
+        "INSERT INTO embedding_metadata (id, key, string_value) SELECT id, ",
+        " FROM embeddings WHERE embedding_id = 'p0' AND segment_id = :plain_metadata",
+    )
+    edit(folder, into + "'blob', x'ff00'" + row, into + "'latin', CAST(x'e9' AS TEXT)" + row)
     record = records_of(folder, "plain")["p0"]
     assert record.meta["blob"] == "ff00"
     assert [(loss.kind, loss.field) for loss in record.losses] == [("unsupported_value", "meta.blob")]
@@ -513,6 +515,41 @@ def test_paths_that_are_no_folders(folder: Path) -> None:
         ChromaDirectory(folder / "chroma.sqlite3")
     with pytest.raises(InvalidInputError, match="found nothing"):
         ChromaDirectory(folder / "nowhere")
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE collections SET name = x'00' WHERE id = :plain_collection",
+        "UPDATE collections SET dimension = 'eight' WHERE id = :plain_collection",
+        "UPDATE segments SET type = x'00' WHERE id = :plain_vector",
+        "UPDATE embeddings SET embedding_id = x'00' WHERE embedding_id = 'p0'",
+        "UPDATE embedding_metadata SET key = x'00' WHERE key = 'half'",
+        "UPDATE embeddings_queue SET id = x'00' WHERE id = 'p0'",
+        "UPDATE migrations SET version = 'one' WHERE dir = 'sysdb' AND version = 1",
+    ],
+)
+def test_names_that_are_no_text_are_refused(folder: Path, statement: str) -> None:
+    edit(folder, statement)
+    with pytest.raises(InvalidInputError, match="that chromadb does not write there"):
+        ChromaDirectory(folder)
+
+
+def test_an_index_of_the_database_that_leads_elsewhere_is_noticed(folder: Path) -> None:
+    """SQLite itself would give the metadata of other records, or none."""
+    edit(
+        folder,
+        "PRAGMA writable_schema = ON",
+        "UPDATE sqlite_master SET sql = replace(sql, '(id, key)', '(key, id)') WHERE name = 'embedding_metadata'",
+    )
+    edit(folder, "REINDEX embedding_metadata")
+    edit(
+        folder,
+        "PRAGMA writable_schema = ON",
+        "UPDATE sqlite_master SET sql = replace(sql, '(key, id)', '(id, key)') WHERE name = 'embedding_metadata'",
+    )
+    with pytest.raises(InvalidInputError, match="an index of embedding_metadata is wrong"):
+        ChromaDirectory(folder)
 
 
 def test_databases_that_hold_nothing_or_something_else(folder: Path) -> None:
