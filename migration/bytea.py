@@ -166,7 +166,7 @@ class _Run:
             outcome, found = self._verified(rejects)
         outcome.filled, outcome.slowest_ms = backfill.filled, round(backfill.slowest * 1000, 1)
         outcome.receipt.run["seconds"] = seconds
-        outcome.receipt.warnings = before.receipt.warnings if before else self.found.notices
+        outcome.receipt.warnings = self.found.notices
         self._finish(outcome, found)
         return outcome
 
@@ -176,11 +176,16 @@ class _Run:
             self.table,
             self.packing,
             keep_zero=self.options.keep_zero,
-            trigger=self.state is None or not self.state.finished or self.state.trigger_wanted,
+            trigger=not self._trigger_dropped,
             on_wait=self._waiting,
             own=self.own,
         )
         self.table = replace(self.table, has_target=True)
+
+    @property
+    def _trigger_dropped(self) -> bool:
+        """Whether an earlier run has made it final without the trigger."""
+        return self.state is not None and self.state.finished and not self.state.trigger_wanted
 
     def _filled(self, writer: Connection[Any], total: int) -> Backfill:
         try:
@@ -257,7 +262,7 @@ class _Run:
             self.connection,
             self.table,
             constraint=options.constraint,
-            keep_trigger=options.keep_trigger,
+            keep_trigger=options.keep_trigger and not self._trigger_dropped,
             on_wait=self._waiting,
             own=self.own,
         )
