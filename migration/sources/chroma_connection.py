@@ -88,10 +88,15 @@ class Connection:
             yield page
             offset += len(page)
 
-    def get(self, collection: Collection, ids: Sequence[str]) -> dict[str, Any]:
-        """Records by id, in the server's order; `ValueError` if they do not make one array."""
+    def get(self, collection: Collection, ids: Sequence[str], *, vectors: bool = True) -> dict[str, Any]:
+        """
+        Records by id, in the server's order.
+
+        :raises ValueError: If their vectors make no array, as some are missing.
+        :raises ServerRefusal: If the server cannot read one of them.
+        """
+        include = ["documents", "metadatas", "uris", *(["embeddings"] if vectors else [])]
         with self._asking(passing=ValueError):
-            include = ["documents", "metadatas", "embeddings", "uris"]
             return dict(collection.get(ids=list(ids), include=include))  # type: ignore[arg-type]
 
     def close(self) -> None:

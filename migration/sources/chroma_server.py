@@ -185,42 +185,28 @@ class ChromaServer:
         """Records in the order of their ids; a server gives them in its own, and passes over those it has not."""
         if not ids:
             return
-        found = self._answer(name, collection, ids)
-        if found is None:  # some have no vector, or one of another length
+        try:
+            found = _by_id(self._connection.get(collection, ids))
+        except (ServerRefusal, ValueError):  # of one record, so that none is given
+            found = {}
             for id in ids:
-                yield from self._one(name, collection, id)
-            return
-        if gone := set(ids) - found.keys():
-            raise _changed(f"{name} no longer has {len(gone):,} of its records, the first is {min(gone)!r}.")
+                found |= self._one(collection, id)
+        if gone := [id for id in ids if id not in found]:
+            raise _changed(f"{name} no longer has {len(gone):,} of its records, the first is {gone[0]!r}.")
         for id in ids:
             yield found[id]
 
-    def _answer(self, name: str, collection: Collection, ids: Sequence[str]) -> dict[str, Record] | None:
+    def _one(self, collection: Collection, id: str) -> dict[str, Record]:
+        """A record alone; also without its vector, if the server has lost it."""
         try:
-            answer = self._connection.get(collection, ids)
-        except ValueError:
-            return None
-        vectors = _vectors(answer["embeddings"])
-        if len(vectors) != len(answer["ids"]):
-            if len(ids) > 1 or len(vectors):
-                return None
-            vectors = [None] * len(answer["ids"])
-        columns = [answer[key] or [None] * len(vectors) for key in ("documents", "metadatas", "uris")]
-        if any(len(column) != len(answer["ids"]) for column in columns):
-            raise SynapseError(f"{name}: the server's answer has {len(answer['ids']):,} ids, but not as many values.")
-        records = {
-            id: _record(id, document, metadata, uri, vector)
-            for id, document, metadata, uri, vector in zip(answer["ids"], *columns, vectors, strict=True)
-        }
-        if len(records) != len(answer["ids"]):
-            raise SynapseError(f"{name}: the server's answer has an id twice.")
-        return records
-
-    def _one(self, name: str, collection: Collection, id: str) -> Iterator[Record]:
-        found = self._answer(name, collection, [id])
-        if not found or id not in found:
-            raise _changed(f"{name} no longer has the record {id!r}, or gives half of it.")
-        yield found[id]
+            return _by_id(self._connection.get(collection, [id]))
+        except ServerRefusal as exc:
+            found = _by_id(self._connection.get(collection, [id], vectors=False))
+            for record in found.values():
+                record.losses += (Loss("unreadable", "embedding", exc.message),)
+            return found
+        except ValueError as exc:
+            raise SynapseError(f"The server's answer for the record {id!r} does not fit together: {exc}.") from exc
 
 
 def _page_size(dimension: int | None) -> int:
@@ -252,6 +238,21 @@ def _conflict(spaces: dict[str, str]) -> str | None:
     return None
 
 
+def _by_id(answer: dict[str, Any]) -> dict[str, Record]:
+    """
+    The records of an answer.
+
+    :raises ValueError: If it has an id twice, or not as many vectors as ids, so that they cannot be told apart.
+    """
+    ids = answer["ids"]
+    columns = [answer[key] or [None] * len(ids) for key in ("documents", "metadatas", "uris")]
+    rows = zip(ids, *columns, _vectors(answer["embeddings"]) or [None] * len(ids), strict=True)
+    records = {row[0]: _record(*row) for row in rows}
+    if len(records) != len(ids):
+        raise ValueError("an id twice")
+    return records
+
+
 def _record(
     id: str, document: str | None, metadata: dict[str, Any] | None, uri: str | None, vector: NDArray[np.float32] | None
 ) -> Record:
@@ -274,10 +275,12 @@ def _number(value: Any) -> Any:
 
 def _vectors(answer: Any) -> list[NDArray[np.float32] | None]:
     """Each record's vector; what JSON has no number for came as None, and is NaN."""
-    if answer.dtype != object:
-        with np.errstate(over="ignore"):
-            return list(answer.astype(np.float32)) if answer.ndim == 2 else []
-    return [None if each is None else np.array(each, dtype=np.float32) for each in answer]
+    if answer is None:
+        return []
+    if answer.dtype == object:
+        return [None if each is None else np.array(each, dtype=np.float32) for each in answer]
+    with np.errstate(over="ignore"):
+        return list(answer.astype(np.float32))
 
 
 def _changed(found: str) -> SynapseError:

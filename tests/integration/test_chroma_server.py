@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import sqlite3
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -212,6 +213,25 @@ def test_what_a_server_cannot_read_is_refused(tmp_path: Path) -> None:
         assert len(list(source.records(parts["poisoned_5"]))) == 6
         assert source.fingerprint() == source.fingerprint()
         source.close()
+
+
+def test_a_vector_that_the_server_has_lost(version: str, tmp_path: Path) -> None:
+    """As after the purge of 0.5.7: the record is there, and its vector is not; see chroma-core/chroma#2922."""
+    folder = unpacked(version, tmp_path)
+    with sqlite3.connect(folder / "chroma.sqlite3") as connection:
+        assert connection.execute("DELETE FROM embeddings_queue WHERE id = 'p3'").rowcount == 1
+    (wanted,) = [each.records for each in expected_of(version).values() if each.name == "plain"]
+    with served(version, folder) as running:
+        source = ChromaServer(running.url)
+        part = part_of(source, "plain")
+        records = {record.id: record for record in source.records(part)}
+        source.close()
+    assert part.count == len(records) == 40
+    lost = records.pop("p3")
+    assert (lost.embedding, lost.content, lost.meta) == (None, wanted["p3"].document, wanted["p3"].metadata)
+    assert {loss.kind for loss in lost.losses} <= {"unreadable"}
+    for id, record in records.items():
+        assert_as_expected(record, wanted[id])
 
 
 @pytest.mark.parametrize("header", ["Authorization", "X-Chroma-Token"])
