@@ -111,8 +111,8 @@ SELECT t.part, r.id, q.seq_id, q.operation, e.id, e.seq_id, t.applied
 -- log_metadata --
 SELECT metadata FROM embeddings_queue WHERE seq_id = :seq
 
--- log_vector --
-SELECT vector, encoding FROM embeddings_queue WHERE seq_id = :seq
+-- log_vectors --
+SELECT seq_id, vector, encoding FROM embeddings_queue WHERE seq_id IN (SELECT value FROM json_each(:seqs))
 
 -- count_changes --
 SELECT (SELECT COUNT(*) FROM added WHERE part = :part), (SELECT COUNT(*) FROM altered WHERE part = :part AND gone)

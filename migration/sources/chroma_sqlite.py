@@ -7,6 +7,7 @@ synced, and in the log from there on. What the log holds beyond both is applied 
 
 from __future__ import annotations
 
+import json
 import math
 import sqlite3
 from collections.abc import Iterator, Mapping
@@ -216,31 +217,35 @@ class ChromaSqlite:
                 chunk, characters = [], 0
         yield from self._chunk(chunk, segment)
 
-    def _chunk(self, chunk: list[_Found], segment: Segment | None) -> Iterator[Record]:
+    def _chunk(self, chunk: list[_Found], segment: Segment | None) -> list[Record]:
         indexed = [each for each in chunk if each.element is not None and each.element != UNREADABLE]
         if indexed and segment is not None:
             vectors = segment.vectors(np.array([each.element for each in indexed], dtype=np.int64))
             for each, vector in zip(indexed, vectors, strict=True):
                 each.record.embedding = vector
+        logged = {each.seq: each.record for each in chunk if each.seq is not None}
+        if logged:
+            for seq, vector, encoding in self._execute("log_vectors", seqs=json.dumps(list(logged))):
+                _decode(logged[seq], vector, encoding)
         for each in chunk:
-            if each.seq is not None:
-                self._vector_from_log(each.record, each.seq)
-            elif each.element == UNREADABLE:
+            if each.element == UNREADABLE:
                 each.record.losses += (
                     Loss("unreadable", "embedding", "its element of data_level0.bin is missing or deleted"),
                 )
-            yield each.record
-
-    def _vector_from_log(self, record: Record, seq: int) -> None:
-        vector, encoding = self._execute("log_vector", seq=seq).fetchone()
-        kind = {"FLOAT32": "<f4", "INT32": "<i4"}.get(encoding)
-        if kind is None or not isinstance(vector, bytes) or len(vector) % 4:
-            record.losses += (Loss("unreadable", "embedding", {"encoding": encoding, "vector": repr(vector)}),)
-        elif vector:
-            record.embedding = np.frombuffer(vector, dtype=kind).astype(np.float32, copy=False)
+        return [each.record for each in chunk]
 
     def _execute(self, statement: str, **parameters: Any) -> sqlite3.Cursor:
         return self._snapshot.connection.execute(SQL[statement], parameters)
+
+
+def _decode(record: Record, vector: Any, encoding: str | None) -> None:
+    """The vector of an entry of the log."""
+    kind = {"FLOAT32": "<f4", "INT32": "<i4"}.get(encoding or "")
+    if kind is None or not isinstance(vector, bytes) or len(vector) % 4:
+        original = {"encoding": encoding, "vector": vector.hex() if isinstance(vector, bytes) else repr(vector)}
+        record.losses += (Loss("unreadable", "embedding", original),)
+    elif vector:
+        record.embedding = np.frombuffer(vector, dtype=kind).astype(np.float32, copy=False)
 
 
 def _record(
