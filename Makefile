@@ -4,7 +4,7 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: demo test test-system bench bench-peers check check-static format requirements init-sql clean
+.PHONY: demo test test-system bench bench-peers bench-migration check check-static format requirements init-sql clean
 
 demo: $(VENV)/.installed
 	@$(RUN) synapse.py index docs examples/documents
@@ -24,6 +24,9 @@ bench: $(VENV)/.installed-dev
 bench-peers: $(VENV)/.installed-dev .venv-peers/.installed
 	$(RUN) -m benchmarks.peers $(BENCH)
 
+bench-migration: $(VENV)/.installed-dev .venv-chroma/.installed
+	$(RUN) -m benchmarks.migrating --python .venv-chroma/bin/python $(BENCH)
+
 check: check-static test
 
 check-static: $(VENV)/.installed-dev
@@ -42,14 +45,15 @@ requirements: | $(VENV)/bin/python
 	$(VENV)/bin/pip install -q pip-tools
 	$(COMPILE) -o requirements.txt requirements.in
 	$(COMPILE) -o requirements-dev.txt requirements-dev.in
-	@sed -i 's/^\(torch==[0-9.]*\)+cpu$$/\1/' requirements.txt requirements-dev.txt  # which build is the index's to say
+	$(COMPILE) -o requirements-migration.txt requirements-migration.in
+	@sed -i 's/^\(torch==[0-9.]*\)+cpu$$/\1/' requirements.txt requirements-dev.txt requirements-migration.txt  # which build is the index's to say
 
 # The schema written out, after a change of it.
 init-sql: $(VENV)/.installed
 	$(RUN) -m deploy.write_init_sql
 
 clean:
-	rm -rf $(VENV) .venv-peers .synapse .synapse-bench .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) .venv-peers .venv-chroma .synapse .synapse-bench .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
@@ -57,6 +61,11 @@ $(VENV)/bin/python:
 .venv-peers/.installed: benchmarks/requirements-peers.txt
 	$(PYTHON) -m venv .venv-peers
 	@.venv-peers/bin/pip install -qq --disable-pip-version-check -r benchmarks/requirements-peers.txt
+	@touch $@
+
+.venv-chroma/.installed: benchmarks/requirements-chroma.txt
+	$(PYTHON) -m venv .venv-chroma
+	@.venv-chroma/bin/pip install -qq --disable-pip-version-check -r benchmarks/requirements-chroma.txt
 	@touch $@
 
 $(VENV)/.installed: requirements.txt | $(VENV)/bin/python

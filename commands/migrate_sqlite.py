@@ -81,7 +81,7 @@ def _migrate(choices: Choices, settings: Settings) -> None:
     with (
         closing(SqliteTables(choices.file)) as source,
         _target(settings, choices.schema) as target,
-        shared._steps(quiet=choices.json_) as on_progress,
+        shared.steps(quiet=choices.json_) as on_progress,
     ):
         migration = TablesMigration(
             source, target, policies, tables=choices.tables, receipts=choices.receipt, on_progress=on_progress

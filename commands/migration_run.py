@@ -99,7 +99,7 @@ def migrate(source: Source, choices: Choices, settings: Settings) -> None:
         from database.schema import require_current
 
         require_current(owner)
-    with _steps(quiet=choices.json_) as on_progress:
+    with steps(quiet=choices.json_) as on_progress:
         migration = Migration(
             source,
             owner,
@@ -214,7 +214,7 @@ def _verdict(receipt: Receipt) -> list[str]:
 
 
 @contextmanager
-def _steps(*, quiet: bool) -> Iterator[OnProgress]:
+def steps(*, quiet: bool) -> Iterator[OnProgress]:
     """A bar with rows a second and time left; on what is no terminal, a line when a step begins."""
     with progress(quiet=quiet) as bar:
         task = bar.add_task("Starting", total=None, detail="")

@@ -63,14 +63,12 @@ def _verdict(receipt: Receipt) -> list[str]:
 
 def _facts(receipt: Receipt) -> list[str]:
     source, target, rejects = receipt.source, receipt.target, receipt.rejects
-    unchanged = source.get("fingerprint_after") == source.get("fingerprint")
+    fingerprint = source.get("fingerprint")
+    afterwards = "the same" if source.get("fingerprint_after") == fingerprint else "another"
     rows = [
         ("source", f"{source.get('kind', '')} {_code(source.get('location', ''))}"),
         ("written by", source.get("version")),
-        (
-            "its fingerprint",
-            f"{_code(source.get('fingerprint', ''))}, {'the same' if unchanged else 'another'} afterwards",
-        ),
+        ("its fingerprint", f"{_code(fingerprint)}, {afterwards} afterwards" if fingerprint else None),
         ("target", " ".join(str(value) for value in target.values() if value)),
         ("choices", _code(json.dumps(receipt.options, sort_keys=True)) if receipt.options else None),
         ("rejects file", f"{_code(rejects['path'])}, {rejects['lines']:,} lines" if rejects.get("path") else None),

@@ -36,6 +36,9 @@ NOT_RUN = {
     "export LLM_BASE_URL=": "needs a language model; tests/integration has a server of its own",
     "python synapse.py index reports": "shows a folder of the reader's",
     "python synapse.py evaluate my-questions": "shows a folder of the reader's; tests/unit/test_evaluation.py",
+    "python migrate_from_chroma.py ~/chroma": "shows a folder of the reader's",
+    "python synapse.py migrate sqlite": "needs a database of the reader's; tests/integration/test_migrate_sqlite.py",
+    "python synapse.py migrate bytea": "needs a table of the reader's; tests/integration/test_migrate_bytea.py",
     "python synapse.py index documents --watch": "goes on until it is stopped; tests/integration/test_watch.py",
 }
 """First words of the `bash` blocks, and why they are not run."""

@@ -16,9 +16,11 @@ import synapse
 from commands import output
 from config import VARIABLES, Settings
 from database import errors
+from migration.conversion import KINDS
 
 PROJECT = Path(__file__).parents[2]
 PAGES = [PROJECT / "README.md", PROJECT / "CONTRIBUTING.md", PROJECT / "CHANGELOG.md", *(PROJECT / "docs").glob("*.md")]
+KEPT = "What is kept, and what has a name"
 CLI = PROJECT / "docs" / "cli.md"
 
 
@@ -178,6 +180,28 @@ def test_every_message_is_explained_and_no_other() -> None:
     explained = re.findall(r"(?m)^### (.+)$", TROUBLESHOOTING.read_text(encoding="utf-8"))
     assert set(explained) == {text.strip() for text in messages()}
     assert len(set(explained)) == len(explained)
+
+
+def test_messages_of_migrations_stand_on_their_pages() -> None:
+    """Of each message of a guard or the schema, the first words of those that it always has."""
+    pages = [path.read_text(encoding="utf-8") for path in (PROJECT / "docs").glob("migrating*.md")]
+    text, missing = re.sub(r"[`\s]+", " ", " ".join(pages)), list[str]()
+    for path in (PROJECT / "migration").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if (
+                isinstance(node, ast.Call)
+                and isinstance(node.func, ast.Name)
+                and node.func.id in EXPLAINED
+                and node.args
+            ):
+                longest = max((written(node.args[0]) or "").split("…"), key=len).strip(" ,.:;")
+                missing += [] if " ".join(longest.split()[:4]) in text else [f"{path.name}: {written(node.args[0])}"]
+    assert not missing
+
+
+def test_kinds_of_change_are_those_of_the_engine() -> None:
+    table = dict(re.findall(r"(?m)^\| `(\w+)` \| (.+) \|$", sections(PROJECT / "docs" / "migrating.md")[KEPT]))
+    assert table == KINDS
 
 
 def test_reasons_are_those_that_files_are_given() -> None:

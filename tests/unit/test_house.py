@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 PROJECT = Path(__file__).parents[2]
-ROOMS = ("commands", "evaluation", "pipelines", "components", "database")
+ROOMS = ("commands", "evaluation", "pipelines", "migration", "components", "database")
 BELOW_COMMANDS = ROOMS[1:]
 HEAVY = ("haystack", "torch", "psycopg", "sqlalchemy", "numpy", "transformers")
 
@@ -86,6 +86,14 @@ def test_help_imports_nothing_heavy() -> None:
     help_ = (
         "import synapse\nfrom typer.testing import CliRunner\n"
         "assert 'index' in CliRunner().invoke(synapse.app, ['--help']).stdout"
+    )
+    assert loaded_by(help_) == set()
+
+
+def test_help_of_the_migration_imports_nothing_heavy() -> None:
+    help_ = (
+        "import migrate_from_chroma\nfrom typer.testing import CliRunner\n"
+        "assert 'receipt' in CliRunner().invoke(migrate_from_chroma.app, ['--help']).stdout"
     )
     assert loaded_by(help_) == set()
 

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 PROJECT = Path(__file__).parents[2]
-ROOMS = ("commands", "components", "database", "evaluation", "pipelines", "examples")
-OURS = {"config", "synapse", "tests", "benchmarks", *ROOMS}
+ROOMS = ("commands", "components", "database", "evaluation", "migration", "pipelines", "examples")
+OURS = {"config", "synapse", "migrate_from_chroma", "tests", "benchmarks", *ROOMS}
 
 USED_WITHOUT_IMPORT = {
     "torch": "pinned for sentence-transformers",
@@ -24,6 +24,10 @@ USED_WITHOUT_IMPORT = {
     "sentence-transformers": "loaded by sentence-transformers-haystack",
     "pytest": "runs the tests",
 }
+
+
+OPTIONAL = {"pyarrow", "chromadb", "qdrant_client"}
+"""Imported inside functions, where a source of a migration needs it."""
 
 
 def pins(name: str) -> dict[str, str]:
@@ -39,7 +43,7 @@ def canonical(name: str) -> str:
 
 def imported() -> dict[str, str]:
     """Third-party packages that the product imports: top-level module to the file that does."""
-    files = [PROJECT / "synapse.py", PROJECT / "config.py"]
+    files = [PROJECT / "synapse.py", PROJECT / "migrate_from_chroma.py", PROJECT / "config.py"]
     files += [path for room in ROOMS for path in (PROJECT / room).rglob("*.py")]
     found = {}
     for path in files:
@@ -59,6 +63,9 @@ def imported() -> dict[str, str]:
 def test_whatever_is_imported_is_installed_by_requirements_txt() -> None:
     compiled, distributions = pins("requirements.txt"), packages_distributions()
     for module, path in imported().items():
+        if module in OPTIONAL:
+            assert canonical(module) in pins("requirements-migration.in")
+            continue
         names = {canonical(name) for name in distributions.get(module, [])}
         assert names & set(compiled), f"{path} imports {module}, which requirements.txt does not install"
 
@@ -70,13 +77,13 @@ def test_every_requirement_is_used() -> None:
     assert not unused
 
 
-@pytest.mark.parametrize("name", ["requirements", "requirements-dev"])
+@pytest.mark.parametrize("name", ["requirements", "requirements-dev", "requirements-migration"])
 def test_compiled_pins_are_those_written_by_hand(name: str) -> None:
     compiled = pins(f"{name}.txt")
     assert {key: compiled.get(key) for key in pins(f"{name}.in")} == pins(f"{name}.in")
 
 
-@pytest.mark.parametrize("name", ["requirements.in", "requirements-dev.in"])
+@pytest.mark.parametrize("name", ["requirements.in", "requirements-dev.in", "requirements-migration.in"])
 def test_every_requirement_has_a_reason(name: str) -> None:
     lines = (PROJECT / name).read_text().splitlines()
     for before, line in pairwise(lines):
@@ -85,6 +92,6 @@ def test_every_requirement_has_a_reason(name: str) -> None:
 
 
 def test_compiled_files_name_no_place_of_this_machine() -> None:
-    for name in ("requirements.txt", "requirements-dev.txt"):
+    for name in ("requirements.txt", "requirements-dev.txt", "requirements-migration.txt"):
         text = (PROJECT / name).read_text()
         assert not re.search(r"(?m)^-|://|\+cpu", text)
