@@ -210,8 +210,8 @@ def _configured(row: Row) -> tuple[dict[str, str], str | None, str | None]:
     """
     spaces: dict[str, str] = {}
     try:
-        schema = json.loads(row.get("schema_str") or "{}")
-        configuration = json.loads(row.get("config_json_str") or "{}")
+        schema = json.loads(row.get("schema_str") or "{}") or {}
+        configuration = json.loads(row.get("config_json_str") or "{}") or {}
         index = _vector_index(schema)
         if (space := index.get("space")) is not None:
             spaces["schema_str"] = str(space)
