@@ -14,7 +14,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from database.connection import Database
 from database.errors import InvalidInputError, SynapseError
+from database.migration_runs import list_runs, roll_back
+from migration.conversion import KINDS, checked_policies
+from migration.engine import Migration, Options
 from migration.source import Part, Record
 from migration.sources import chroma_server
 from migration.sources.chroma_server import ChromaServer
@@ -35,7 +39,7 @@ def version(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture(scope="module")
-def server(version: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ChromaProcess]:
+def chroma(version: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ChromaProcess]:
     """A server of this version, with the database of its fixture; no test writes to it but in `writable`."""
     folder = unpacked(version, tmp_path_factory.mktemp("served"))
     with served(version, folder) as running:
@@ -43,16 +47,16 @@ def server(version: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[C
 
 
 @pytest.fixture
-def source(server: ChromaProcess) -> Iterator[ChromaServer]:
-    opened = ChromaServer(server.url)
+def source(chroma: ChromaProcess) -> Iterator[ChromaServer]:
+    opened = ChromaServer(chroma.url)
     yield opened
     opened.close()
 
 
 @pytest.fixture
-def writable(server: ChromaProcess) -> Iterator[Any]:
+def writable(chroma: ChromaProcess) -> Iterator[Any]:
     """A collection of 30 records."""
-    client = client_of(server)
+    client = client_of(chroma)
     collection = client.create_collection("writable", embedding_function=None, metadata={"hnsw:space": "ip"})
     ids = [f"w{n}" for n in range(30)]
     collection.add(ids=ids, embeddings=np.eye(30, dtype=np.float32), documents=ids)
@@ -60,11 +64,11 @@ def writable(server: ChromaProcess) -> Iterator[Any]:
     client.delete_collection("writable")
 
 
-def client_of(server: ChromaProcess) -> Any:
+def client_of(chroma: ChromaProcess) -> Any:
     import chromadb
     from chromadb.config import Settings
 
-    return chromadb.HttpClient(server.url, settings=Settings(anonymized_telemetry=False))
+    return chromadb.HttpClient(chroma.url, settings=Settings(anonymized_telemetry=False))
 
 
 def part_of(source: ChromaServer, name: str) -> Part:
@@ -124,9 +128,27 @@ def test_every_record_is_as_that_version_holds_it(source: ChromaServer, version:
             assert_as_expected(record, wanted[record.id])
 
 
-def test_another_tenant(server: ChromaProcess, version: str) -> None:
+def test_the_books_of_a_migration_close(
+    source: ChromaServer, owner: Database, database: Database, tmp_path: Path
+) -> None:
+    parts = tuple(part_of(source, name).id for name in ("lives_cosine", "awkward_ids", "awkward_vectors"))
+    keep = checked_policies(dict.fromkeys(KINDS, "keep"))
+    options = Options(parts=parts, model="tests/eight", policies=keep, accept_rank_change=True, queries=3)
+    try:
+        receipt = Migration(source, owner, options, receipts=tmp_path).run()
+        assert receipt.open() == []
+        lives, ids, vectors = sorted(receipt.parts, key=lambda books: -books.records)
+        assert (lives.copied, lives.changed) == (137, 0)
+        assert ids.changes["long_id"].records == 2
+        assert vectors.changed > 0
+    finally:
+        for run in list_runs(owner):
+            roll_back(owner, run)
+
+
+def test_another_tenant(chroma: ChromaProcess, version: str) -> None:
     for database in ("second_database", None) if version in LISTS_DATABASES else ("second_database",):
-        source = ChromaServer(server.url, tenant="second_tenant", database=database)
+        source = ChromaServer(chroma.url, tenant="second_tenant", database=database)
         (part,) = source.parts()
         assert part.name == "second_tenant/second_database/plain", "not to be mistaken for the other plain"
         (wanted,) = expected_of(version, "second_tenant").values()
@@ -135,24 +157,24 @@ def test_another_tenant(server: ChromaProcess, version: str) -> None:
 
 
 @pytest.mark.parametrize("where", [{"tenant": "nobody"}, {"database": "nothing"}])
-def test_a_place_that_is_not_there(server: ChromaProcess, where: dict[str, str]) -> None:
+def test_a_place_that_is_not_there(chroma: ChromaProcess, where: dict[str, str]) -> None:
     with pytest.raises(InvalidInputError, match=r"has no tenant .* Check --tenant"):
-        ChromaServer(server.url, **where)
+        ChromaServer(chroma.url, **where)
 
 
-def test_goes_on_after_any_record(source: ChromaServer, server: ChromaProcess, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_goes_on_after_any_record(source: ChromaServer, chroma: ChromaProcess, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(chroma_server, "_RECORDS_AT_ONCE", 10)
     part = part_of(source, "lives_cosine")
     whole = [(record.position, record.id) for record in source.records(part)]
     assert len(whole) == part.count == 137
-    later = ChromaServer(server.url)
+    later = ChromaServer(chroma.url)
     for place in (0, 9, 10, 100, 136):
         assert [(each.position, each.id) for each in later.records(part, after=whole[place][0])] == whole[place + 1 :]
     later.close()
 
 
-def test_reading_changes_no_fingerprint(server: ChromaProcess) -> None:
-    first, second = ChromaServer(server.url), ChromaServer(server.url)
+def test_reading_changes_no_fingerprint(chroma: ChromaProcess) -> None:
+    first, second = ChromaServer(chroma.url), ChromaServer(chroma.url)
     before = first.fingerprint()
     for part in first.parts():
         list(first.records(part))
