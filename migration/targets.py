@@ -51,10 +51,10 @@ def chosen_parts(parts: Sequence[Part], names: Sequence[str]) -> tuple[list[Part
             raise InvalidInputError(f"A collection named {name!r} was expected in the source, which holds {known}.")
     chosen, left_out = [], []
     for part in parts:
-        if names and part.name not in names and part.id not in names:
-            left_out.append({"name": part.name, "reason": "not chosen"})
-        elif not part.count and not part.refusal:
+        if not part.count and not part.refusal:
             left_out.append({"name": part.name, "reason": "empty"})
+        elif names and part.name not in names and part.id not in names:
+            left_out.append({"name": part.name, "reason": "not chosen"})
         else:
             chosen.append(part)
     if not chosen:
