@@ -13,9 +13,11 @@ demo: $(VENV)/.installed
 test: $(VENV)/.installed-dev
 	$(RUN) -m pytest -m "not system"
 
-# What needs system packages: psql and a pooler. .ci/run installs them; there a skip is a failure.
+# What needs more than requirements: psql and a pooler, which .ci/run installs, and servers of several versions of Chroma, each with
+# an environment of its own. There a skip is a failure.
 test-system: $(VENV)/.installed-dev
-	$(RUN) -m pytest -m system
+	$(RUN) tests/fixtures/chroma/make.py --environments .venv-servers 0.4.24 0.5.23 1.0.20 1.5.9
+	SYNAPSE_CHROMA_ENVS=$(CURDIR)/.venv-servers $(RUN) -m pytest -m system
 
 # The store's figures beside the plain store's. BENCH takes options, as in `make bench BENCH="--scifact FOLDER --only dense"`.
 bench: $(VENV)/.installed-dev
@@ -53,7 +55,7 @@ init-sql: $(VENV)/.installed
 	$(RUN) -m deploy.write_init_sql
 
 clean:
-	rm -rf $(VENV) .venv-peers .venv-chroma .synapse .synapse-bench .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) .venv-peers .venv-chroma .venv-servers .synapse .synapse-bench .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)

@@ -33,6 +33,7 @@ KINDS = {
     "number": "metadata has a number that jsonb would change (keep: as jsonb has it, -0.0 as 0.0)",
     "unsupported_value": "metadata has a value that JSON has no form for (keep: its text)",
     "unreadable": "the source holds something of the record that cannot be decoded (keep: without it)",
+    "repeated_id": "the source holds other records under the id (keep: the last one)",
     "long_id": "the id has more than 128 characters (keep: its beginning and a hash)",
     "empty_id": "the id is empty, which Haystack takes for none (keep: a hash)",
     "reserved_id": "the id looks like one that a migration has made (keep: with a hash)",

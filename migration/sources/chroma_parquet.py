@@ -202,7 +202,7 @@ def _note_earlier(record: Record, earlier: Sequence[Record]) -> None:
     others = [each for each in earlier if _contents(each) != _contents(record)]
     if others:
         originals = [{"content": each.content, "meta": each.meta, "embedding": each.embedding} for each in others]
-        record.losses += (Loss("extra_vectors", "embedding", originals),)
+        record.losses += (Loss("repeated_id", "record", originals),)
 
 
 def _contents(record: Record) -> tuple[Any, ...]:

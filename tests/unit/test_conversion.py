@@ -34,6 +34,7 @@ LOSSY: dict[str, Record] = {
     "dimension": record(1, embedding=vector(1, 2, 3)),
     "not_finite_vector": record(1, embedding=vector(math.inf, 0, 0, 0, 0, 0, 0, 0)),
     "zero_vector": record(1, embedding=ZERO),
+    "repeated_id": record(1, losses=(Loss("repeated_id", "record", [{"content": "older"}]),)),
     "extra_vectors": record(1, losses=(Loss("extra_vectors", "embedding.title", [1.0]),)),
 }
 """One record for each kind that a single record can have."""

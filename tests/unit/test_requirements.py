@@ -26,8 +26,8 @@ USED_WITHOUT_IMPORT = {
 }
 
 
-OPTIONAL = {"pyarrow", "chromadb", "qdrant_client"}
-"""Imported inside functions, where a source of a migration needs it."""
+OPTIONAL = {"pyarrow": "pyarrow", "chromadb": "chromadb-client", "qdrant_client": "qdrant-client"}
+"""Modules and their packages, imported inside functions, where a source of a migration needs it."""
 
 
 def pins(name: str) -> dict[str, str]:
@@ -64,7 +64,7 @@ def test_whatever_is_imported_is_installed_by_requirements_txt() -> None:
     compiled, distributions = pins("requirements.txt"), packages_distributions()
     for module, path in imported().items():
         if module in OPTIONAL:
-            assert canonical(module) in pins("requirements-migration.in")
+            assert OPTIONAL[module] in pins("requirements-migration.in")
             continue
         names = {canonical(name) for name in distributions.get(module, [])}
         assert names & set(compiled), f"{path} imports {module}, which requirements.txt does not install"
