@@ -145,15 +145,16 @@ def read_collections(connection: sqlite3.Connection, tables: set[str]) -> list[C
     databases = {}
     if "databases" in tables:
         databases = {row["id"]: row for row in _rows(connection.execute("SELECT * FROM databases"))}
-    segments = _rows(connection.execute("SELECT * FROM segments ORDER BY id"))
+    segments: dict[str, list[Row]] = {}
+    for row in _rows(connection.execute("SELECT * FROM segments ORDER BY id")):
+        segments.setdefault(row["collection"], []).append(row)
     own = _spaces(connection.execute("SELECT * FROM collection_metadata WHERE key = 'hnsw:space'"), "collection_id")
     of_segments = _spaces(connection.execute("SELECT * FROM segment_metadata WHERE key = 'hnsw:space'"), "segment_id")
     found = []
     for row in _rows(connection.execute("SELECT * FROM collections ORDER BY id")):
         database = databases.get(row.get("database_id"), {})
         place = (database.get("tenant_id", DEFAULT_TENANT), database.get("name", DEFAULT_DATABASE))
-        mine = [segment for segment in segments if segment["collection"] == row["id"]]
-        found.append((_qualified(row["name"], *place), place, row, mine))
+        found.append((_qualified(row["name"], *place), place, row, segments.get(row["id"], [])))
     return [
         _collection(number, name, place, row, mine, own, of_segments)
         for number, (name, place, row, mine) in enumerate(sorted(found, key=lambda each: (each[0], each[2]["id"])), 1)

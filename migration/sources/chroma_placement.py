@@ -44,9 +44,8 @@ class Placement:
     def __init__(self, snapshot: Snapshot, tables: set[str], collections: Sequence[Collection]) -> None:
         self._snapshot, self._connection = snapshot, snapshot.connection
         self._placed: set[int] = set()
-        self._synced = {
-            segment: _number(seq) for segment, seq in self._execute("SELECT segment_id, seq_id FROM max_seq_id")
-        }
+        synced = self._execute("SELECT segment_id, seq_id FROM max_seq_id WHERE seq_id IS NOT NULL")
+        self._synced = {segment: _number(seq) for segment, seq in synced}
         self.log_entries = {collection.number: 0 for collection in collections}
         booleans = "bool_value" in columns(self._connection, "embedding_metadata")
         self._connection.executescript(
@@ -81,8 +80,11 @@ class Placement:
 
         :raises InvalidInputError: If its files do not fit together.
         """
-        if self._pickle(collection) is None:
+        path = self._pickle(collection)
+        if path is None:
             return None
+        with SegmentPickle(path):  # what is wrong with it is said before anything is read
+            pass
         return Segment(self._folder(collection), dimension=collection.dimension, cosine=collection.space == "cosine")
 
     def place(self, collection: Collection, segment: Segment | None) -> None:
@@ -103,9 +105,9 @@ class Placement:
 
     def _read_topics(self, collections: Sequence[Collection]) -> None:
         """A topic is `persistent://default/default/` and the collection's id."""
-        numbers = {collection.id: collection for collection in collections if collection.refusal is None}
+        known = {collection.id: collection for collection in collections if collection.refusal is None}
         for topic, count, _ in self._execute(SQL["log_topics"]).fetchall():
-            if (collection := numbers.get(str(topic).rpartition("/")[2])) is not None:
+            if (collection := known.get(str(topic).rpartition("/")[2])) is not None:
                 self.log_entries[collection.number] += count
                 applied = self._synced.get(collection.metadata_segment, -1)
                 self._execute(
@@ -191,7 +193,8 @@ class Placement:
         try:
             yield
         except BaseException:
-            self._execute("ROLLBACK")
+            if self._connection.in_transaction:  # SQLite itself ends it where the disk is full
+                self._execute("ROLLBACK")
             raise
         self._execute("COMMIT")
 
@@ -199,5 +202,5 @@ class Placement:
 def _number(seq: Any) -> int:
     """The number of an entry: 8 or 24 bytes, big-endian, before 1.0."""
     if isinstance(seq, bytes):
-        return int.from_bytes(seq, "big")
+        return min(int.from_bytes(seq, "big"), 2**63 - 1)
     return seq if isinstance(seq, int) else -1

@@ -7,7 +7,7 @@ import shutil
 import sqlite3
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from urllib.parse import quote
@@ -61,16 +61,22 @@ class Snapshot:
     def files(self) -> list[str]:
         """Chroma's own files in the folder, which may be a project's; relative to it."""
         files = [name for name in (DATABASE, *LOGS) if os.path.lexists(self.folder / name)]
-        for entry in os.scandir(self.folder):
-            if entry.is_dir() and len(entry.name) == 36:
-                files += [f"{entry.name}/{name}" for name in files_below(Path(entry.path)) if name in SEGMENT_FILES]
+        for name in os.listdir(self.folder):
+            if len(name) == 36 and os.path.isdir(self.folder / name):
+                files += [f"{name}/{each}" for each in files_below(self.folder / name) if each in SEGMENT_FILES]
         return files
 
     def state(self) -> dict[str, tuple[int, int]]:
         """Size and time of each file."""
-        with self.reading():
-            states = {name: os.stat(self.folder / name) for name in self.files()}
-        return {name: (state.st_size, state.st_mtime_ns) for name, state in states.items()}
+        states = {}
+        try:
+            for name in self.files():
+                with suppress(FileNotFoundError):  # a log comes and goes
+                    found = os.stat(self.folder / name)
+                    states[name] = (found.st_size, found.st_mtime_ns)
+        except OSError as exc:
+            raise self._explained(exc) from exc
+        return states
 
     def check_unchanged(self) -> None:
         """
@@ -85,13 +91,23 @@ class Snapshot:
 
     @contextmanager
     def reading(self) -> Iterator[None]:
-        """What SQLite and the system say about the files, as an error that names them."""
+        """What SQLite and the system say about the files, as an error that names them; or that somebody is writing."""
         try:
             yield
-        except (sqlite3.Error, UnicodeError) as exc:  # names that are no UTF-8
-            raise InvalidInputError(f"{self.folder / DATABASE} cannot be read: {exc}.", hint=RECOVER) from exc
-        except OSError as exc:
-            raise InvalidInputError(f"{exc.filename or self.folder} cannot be read: {exc.strerror}.") from exc
+        except (sqlite3.Error, UnicodeError, OSError, InvalidInputError) as exc:
+            self.check_unchanged()
+            if isinstance(exc, InvalidInputError):
+                raise
+            raise self._explained(exc) from exc
+
+    def _explained(self, exc: Exception) -> InvalidInputError:
+        if isinstance(exc, OSError):
+            return InvalidInputError(f"{exc.filename or self.folder} cannot be read: {exc.strerror}.")
+        if getattr(exc, "sqlite_errorname", "") == "SQLITE_FULL":  # the temporary tables: the database is not written
+            return InvalidInputError(
+                "SQLite has no space for its temporary tables.", hint="Set SQLITE_TMPDIR to a folder with more space."
+            )
+        return InvalidInputError(f"{self.folder / DATABASE} cannot be read: {exc}.", hint=RECOVER)
 
     def close(self) -> None:
         """Close the database, and remove the copy."""
@@ -102,7 +118,7 @@ class Snapshot:
     def _copied(self, names: list[str]) -> Path:
         self._copy = tempfile.TemporaryDirectory(prefix="synapse-")
         target = Path(self._copy.name)
-        size, free = sum(self._state[name][0] for name in names), shutil.disk_usage(target).free
+        size, free = sum(self._state.get(name, (0, 0))[0] for name in names), shutil.disk_usage(target).free
         if size > free:
             raise InvalidInputError(
                 f"SQLite's log has to be applied to a copy of {DATABASE}: {size:,} bytes are needed, "
@@ -110,7 +126,7 @@ class Snapshot:
                 hint="Set TMPDIR to a folder with more space.",
             )
         for name in names:
-            with open_regular(self.folder / name) as source, (target / name).open("wb") as copy, self.reading():
+            with self.reading(), open_regular(self.folder / name) as source, (target / name).open("wb") as copy:
                 shutil.copyfileobj(source, copy, CHUNK)
         self.check_unchanged()
         return target / DATABASE

@@ -82,11 +82,13 @@ class ChromaSqlite:
     def parts(self) -> list[Part]:
         """Every collection, by name."""
         with self._snapshot.reading():
-            return [self._part(collection) for collection in self._collections]
+            found = [self._part(collection) for collection in self._collections]
+            self._snapshot.check_unchanged()
+            return found
 
     def records(self, part: Part, *, after: Position | None = None) -> Iterator[Record]:
         """Records in the order in which they were first written, then those that only the log holds."""
-        collection = next(each for each in self._collections if each.id == part.id)
+        (collection,) = (each for each in self._collections if each.id == part.id)
         refusal = self._part(collection).refusal
         if refusal is not None:
             raise InvalidInputError(f"{part.name}: {refusal}")
@@ -187,7 +189,11 @@ class ChromaSqlite:
                 value = next(values, None)
             while listed is not None and listed[0] == row:
                 _, key, text, integer, real, truth = listed
-                meta.setdefault(key, []).append(_value(key, text, integer, real, truth, losses))
+                held = meta.get(key)
+                if type(held) is not list:
+                    losses += [Loss("unreadable", f"meta.{key}", held)] if key in meta else []
+                    held = meta[key] = []
+                held.append(_value(key, text, integer, real, truth, losses))
                 listed = next(lists, None)
             notes = (RECOVERED,) if recovered else ()
             if altered and self._patch(row, meta, losses):

@@ -10,6 +10,7 @@ import base64
 import gzip
 import hashlib
 import json
+import os
 import random
 import shutil
 import sqlite3
@@ -462,10 +463,22 @@ def test_links_are_followed(written: Path, tmp_path: Path) -> None:
         assert len(list(one.records(one.parts()[0]))) == one.parts()[0].count
 
 
+def test_a_file_of_another_kind_is_not_waited_for(folder: Path) -> None:
+    pickled = next(folder.rglob("index_metadata.pickle")).parent
+    for name in ("link_lists.bin", "data_level0.bin", "header.bin", "index_metadata.pickle"):  # each is read before
+        (pickled / name).unlink()
+        os.mkfifo(pickled / name)
+        with opened(folder) as source:
+            refusals = [part.refusal for part in source.parts() if part.refusal]
+        assert len(refusals) == (name != "link_lists.bin")  # of which nothing is needed
+        assert all(f"{name} cannot be read: a regular file was expected" in refusal for refusal in refusals)
+
+
 def test_other_files_in_the_folder_do_not_matter(folder: Path) -> None:
     with opened(folder) as source:
         before = source.fingerprint()
         (folder / "notes.txt").write_text("mine")
+        (folder / ("a" * 36)).symlink_to(folder / ("a" * 36))
         assert source.fingerprint() == before
         for part in source.parts():
             assert sum(1 for _ in source.records(part)) == part.count
