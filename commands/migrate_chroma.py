@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, cast, get_args
 
 import typer
 
@@ -91,9 +91,11 @@ def _opened(
 
 
 def _distances(given: list[str] | None) -> dict[str, Distance]:
+    from migration.source import Distance
+
     found: dict[str, Distance] = {}
     for name, value in shared.assignments(given, "--distance takes NAME=cosine, l2 or ip").items():
-        if value not in ("cosine", "l2", "ip"):
+        if value not in get_args(Distance):
             raise InvalidInputError(f"The distance of {name} must be cosine, l2 or ip, but is {value!r}.")
-        found[name] = value
+        found[name] = cast("Distance", value)
     return found

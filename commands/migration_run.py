@@ -173,6 +173,8 @@ def _print(receipt: Receipt, written: Path | None) -> None:
     from rich.markup import escape
     from rich.table import Table
 
+    from migration.receipt import printable
+
     say(f"{receipt.source['kind']} {receipt.source['location']} → {receipt.target['database']}")
     table = Table(box=None, pad_edge=False)
     table.add_column("")
@@ -183,22 +185,23 @@ def _print(receipt: Receipt, written: Path | None) -> None:
     for part in receipt.parts:
         findings = (part.missing, part.different, part.extra) if read_back else ()
         counts = (part.records, part.copied, part.changed, part.rejected, *(finding.count for finding in findings))
-        table.add_row(escape(part.name), escape(part.target), *(f"{count:,}" for count in counts))
+        table.add_row(escape(printable(part.name)), escape(part.target), *(f"{count:,}" for count in counts))
     console().print(table)
     for part in receipt.parts:
+        title = printable(part.name)
         for kind, change in part.changes.items():
-            say(f"  {part.name}: {change.records:,} {kind} ({change.policy})")
+            say(f"  {title}: {change.records:,} {kind} ({change.policy})")
         for name, count in part.notes.items():
-            say(f"  {part.name}: {count:,} {name}")
+            say(f"  {title}: {count:,} {printable(name)}")
         for check, facts in part.checks.items():
-            say(f"  {part.name}: {check}: {facts.get('found', 'passed' if facts['passed'] else 'failed')}")
+            say(f"  {title}: {printable(check)}: {facts.get('found', 'passed' if facts['passed'] else 'failed')}")
     for reason in dict.fromkeys(item["reason"] for item in receipt.left_out):
         names = [item["name"] for item in receipt.left_out if item["reason"] == reason]
-        say(f"  left out, {reason}: {', '.join(names)}")
+        say(f"  left out, {reason}: {printable(', '.join(names))}")
     for warning in receipt.warnings:
-        say(f"Note: {warning}")
+        say(f"Note: {printable(warning)}")
     for line in _verdict(receipt):
-        say(line)
+        say(printable(line))
     if written is not None:
         say(f"Receipt: {written}")
 

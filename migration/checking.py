@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from database.document_rows import Row
 from migration.conversion import KINDS, Converted, Converter
-from migration.receipt import Change, PartReceipt
+from migration.receipt import Change, PartReceipt, printable
 from migration.record_hash import HashIndex, pairs
 from migration.source import Position, Record
 
@@ -126,7 +126,7 @@ class PartCheck:
         if part.distance == "cosine" or self.options.accept_rank_change or high - low <= ONE_LENGTH * high:
             return []
         return [
-            f"{part.name} was searched by {part.distance}, and its vectors have lengths from {low:.4g} to {high:.4g}: by "
+            f"{printable(part.name)} was searched by {part.distance}, and its vectors have lengths from {low:.4g} to {high:.4g}: by "
             "cosine they rank differently (--accept-rank-change migrates them all the same, and shows by how much)"
         ]
 

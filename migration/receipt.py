@@ -15,6 +15,11 @@ SHOWN = 20
 """How many ids of a finding are named; the count is always whole."""
 
 
+def printable(text: object) -> str:
+    """Text that came from a source, without what would steer a terminal or break a line."""
+    return "".join(character if character.isprintable() else "\ufffd" for character in str(text))
+
+
 @dataclass(kw_only=True)
 class Finding:
     """

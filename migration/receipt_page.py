@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from migration.receipt import Finding, PartReceipt, Receipt
+from migration.receipt import Finding, PartReceipt, Receipt, printable
 
 
 def write_receipt(receipt: Receipt, folder: Path, *, name: str = "receipt") -> tuple[Path, Path]:
@@ -158,5 +158,5 @@ def _row(cells: Iterable[Any]) -> str:
 
 def _code(text: Any) -> str:
     """Text that came from the source, so that it cannot be taken for Markdown."""
-    shown = "".join(character if character.isprintable() else "\ufffd" for character in str(text)).replace("`", "'")
+    shown = printable(text).replace("`", "'")
     return f"`{shown}`" if shown else ""

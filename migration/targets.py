@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from database.errors import GuardError, InvalidInputError
 from database.migration_target import table_exists
 from database.models import EmbeddingModel, active_model, list_models
+from migration.receipt import printable
 
 if TYPE_CHECKING:
     from database.connection import Database
@@ -45,7 +46,7 @@ def chosen_parts(parts: Sequence[Part], names: Sequence[str]) -> tuple[list[Part
     :raises InvalidInputError: If there is nothing, or a name is not among them.
     :raises GuardError: If one of those chosen cannot be migrated as it is.
     """
-    known = ", ".join(f"{part.name} ({part.count:,})" for part in parts) or "nothing"
+    known = ", ".join(f"{printable(part.name)} ({part.count:,})" for part in parts) or "nothing"
     for name in names:
         if all(name not in (part.name, part.id) for part in parts):
             raise InvalidInputError(f"A collection named {name!r} was expected in the source, which holds {known}.")
@@ -63,7 +64,7 @@ def chosen_parts(parts: Sequence[Part], names: Sequence[str]) -> tuple[list[Part
     if refused:
         others = [f"--collection {part.name}" for part in chosen if not part.refusal]
         raise GuardError(
-            " ".join(f"{part.name} cannot be migrated as it is: {part.refusal}" for part in refused),
+            " ".join(f"{printable(part.name)} cannot be migrated as it is: {part.refusal}" for part in refused),
             hint=f"Without it: {' '.join(others)}" if others else "",
         )
     return chosen, left_out
