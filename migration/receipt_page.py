@@ -31,23 +31,22 @@ def write_receipt(receipt: Receipt, folder: Path, *, name: str = "receipt") -> t
 
 def page(receipt: Receipt) -> str:
     """The receipt as Markdown."""
-    return "\n".join(
-        [
-            f"# {receipt.kind.capitalize()} {receipt.run.get('id') or ''}".rstrip(),
-            "",
-            *_verdict(receipt),
-            "",
-            *_facts(receipt),
-            "",
-            *_books(receipt.parts),
-            *_section("Changes", _changes(receipt)),
-            *_section("Checks", _checks(receipt.parts)),
-            *_section("Not as expected", _findings(receipt.parts)),
-            *_section("Left out", [f"- {_code(item['name'])}: {item['reason']}" for item in receipt.left_out]),
-            *_section("Worth knowing", [f"- {warning}" for warning in receipt.warnings]),
-            *_section("Time", _times(receipt)),
-        ]
-    )
+    lines = [
+        f"# {receipt.kind.capitalize()} {receipt.run.get('id') or ''}".rstrip(),
+        "",
+        *_verdict(receipt),
+        "",
+        *_facts(receipt),
+        "",
+        *_books(receipt.parts),
+        *_section("Changes", _changes(receipt)),
+        *_section("Checks", _checks(receipt.parts)),
+        *_section("Not as expected", _findings(receipt.parts)),
+        *_section("Left out", [f"- {_code(item['name'])}: {item['reason']}" for item in receipt.left_out]),
+        *_section("Worth knowing", [f"- {warning}" for warning in receipt.warnings]),
+        *_section("Time", _times(receipt)),
+    ]
+    return "\n".join(printable(line) for line in lines)
 
 
 def _verdict(receipt: Receipt) -> list[str]:
@@ -158,5 +157,5 @@ def _row(cells: Iterable[Any]) -> str:
 
 def _code(text: Any) -> str:
     """Text that came from the source, so that it cannot be taken for Markdown."""
-    shown = printable(text).replace("`", "'")
+    shown = str(text).replace("`", "'")
     return f"`{shown}`" if shown else ""
