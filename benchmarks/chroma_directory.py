@@ -26,6 +26,7 @@ COLLECTION = "generated"
 
 _LINKS = 32
 _BLOCK = 1000
+_CENTRES = 100
 _WORDS = (
     "vector",
     "index",
@@ -125,10 +126,12 @@ def record_id(number: int) -> str:
 
 
 def block(number: int, rows: int, dimension: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Numbers, from 1, and vectors of a block of the index, in its order: several threads have filled it."""
+    """Numbers, from 1, and vectors of a block of the index, in its order, as several threads have filled it; in clusters."""
     random = np.random.default_rng([seed, number])
     count = min(_BLOCK, rows - number * _BLOCK)
-    vectors = random.standard_normal((count, dimension), dtype=np.float32)
+    middle = np.random.default_rng(7).standard_normal((_CENTRES, dimension), dtype=np.float32)  # as benchmarks.corpora
+    vectors = random.standard_normal((count, dimension), dtype=np.float32) * np.float32(0.7)
+    vectors += middle[random.integers(_CENTRES, size=count)]
     return random.permutation(count) + number * _BLOCK + 1, vectors
 
 

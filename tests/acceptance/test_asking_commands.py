@@ -73,6 +73,7 @@ def test_a_malformed_filter_is_refused_before_anything_is_loaded(program: Progra
     assert time.monotonic() - began < 30
 
 
+@pytest.mark.slow
 def test_a_language_model_that_fails(asking: Program) -> None:
     with FakeLanguageModel(forever="500") as server:
         environment = {**asking.environment, "LLM_BASE_URL": server.url, "OPENAI_API_KEY": "sk-very-secret"}

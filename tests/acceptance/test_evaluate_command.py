@@ -19,6 +19,7 @@ COLLECTION = PROJECT / "examples" / "evaluation"
 SCHEMAS = "SELECT count(*) FROM pg_namespace WHERE nspname LIKE 'synapse_evaluation%'"
 
 
+@pytest.mark.slow
 def test_ctrl_c_leaves_no_schema(program: Program, tmp_path: Path) -> None:
     program.run("database", "status")
     many = "".join(json.dumps({"_id": f"d{n}", "text": f"word{n} " * 200}) + "\n" for n in range(100_000))

@@ -81,6 +81,7 @@ def outcome(program: subprocess.Popen[str]) -> str:
     return program.stdout.readline().strip()
 
 
+@pytest.mark.slow
 def test_killed_at_any_moment(tmp_path: Path, durable: Database) -> None:
     sync = Sync(tmp_path, durable)
     outcomes: list[str] = []

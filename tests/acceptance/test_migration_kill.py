@@ -54,6 +54,7 @@ def killed(owner: Database, folder: Path, *, batch: int | None = None, after: fl
     return bool(process.exitcode == -signal.SIGKILL)
 
 
+@pytest.mark.slow
 def test_a_run_that_is_killed_anywhere_ends_in_the_same_receipt(home: Database, tmp_path: Path) -> None:
     receipt, rejects = finished(home, tmp_path / "whole")
     assert receipt["closed"]

@@ -575,6 +575,7 @@ def test_another_run_is_refused(app: Schema, owner: Database, monkeypatch: pytes
     assert_closed(migrate(owner, app.options()))
 
 
+@pytest.mark.slow
 def test_beside_a_writer_no_update_is_lost() -> None:
     found = measure(rows=4000, dimension=32, rest=0.0005, index=SMALL)
     assert found["outcome"] == "closed"
@@ -715,6 +716,7 @@ def test_a_column_that_somebody_dropped_is_made_again(app: Schema, owner: Databa
     assert outcome.filled == 50
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(120)
 def test_killed_at_random_moments_beside_a_writer(app: Schema, owner: Database) -> None:
     app.fill(6000)

@@ -579,6 +579,7 @@ def test_killed_at_batch_edges(move: Move) -> None:
     assert json.loads(killed(move, len(steps))) == json.loads(json.dumps(expected))
 
 
+@pytest.mark.slow
 def test_killed_at_any_moment(move: Move) -> None:
     make_chat(move.file, rows=6_000)
     expected = lasting(move.run())
