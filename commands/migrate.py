@@ -42,6 +42,7 @@ def qdrant(
     dry_run: shared.DryRun = False,
     on: shared.On = None,
     accept_rank_change: shared.AcceptRankChange = False,
+    unpack_llamaindex: shared.UnpackLlamaIndex = False,
     queries: shared.Queries = 50,
     receipt: shared.ReceiptFolder = None,
     verify: shared.Verify = False,
@@ -68,6 +69,7 @@ def qdrant(
                 shared.Choices(
                     collections=collection, table=table, model=model, dry_run=dry_run, on=on, receipt=receipt,
                     accept_rank_change=accept_rank_change, verify=verify, queries=queries, json_=json_,
+                    unpack_llamaindex=unpack_llamaindex,
                 ),
                 settings,
             )  # fmt: skip

@@ -34,9 +34,7 @@ def chroma(
         typer.Option(metavar="NAME=cosine|l2|ip", help="The distance of a collection whose own records disagree."),
     ] = None,
     accept_rank_change: shared.AcceptRankChange = False,
-    unpack_llamaindex: Annotated[
-        bool, typer.Option("--unpack-llamaindex", help="Take text and metadata out of LlamaIndex's _node_content.")
-    ] = False,
+    unpack_llamaindex: shared.UnpackLlamaIndex = False,
     queries: shared.Queries = 50,
     receipt: shared.ReceiptFolder = None,
     verify: shared.Verify = False,

@@ -41,6 +41,9 @@ On = Annotated[
 AcceptRankChange = Annotated[
     bool, typer.Option("--accept-rank-change", help="Migrate also what cosine ranks differently, and show by how much.")
 ]
+UnpackLlamaIndex = Annotated[
+    bool, typer.Option("--unpack-llamaindex", help="Take text and metadata out of LlamaIndex's _node_content.")
+]
 ReceiptFolder = Annotated[
     Path | None,
     typer.Option("--receipt", metavar="DIR", help="Where receipt and rejects file go. By default receipts/<run>."),
