@@ -35,7 +35,7 @@ def chroma(
     ] = None,
     accept_rank_change: shared.AcceptRankChange = False,
     unpack_llamaindex: shared.UnpackLlamaIndex = False,
-    queries: shared.Queries = 50,
+    queries: shared.Queries = 25,
     receipt: shared.ReceiptFolder = None,
     verify: shared.Verify = False,
     rollback: Annotated[

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from psycopg.sql import SQL, Composed, Identifier
-from psycopg.types.json import Jsonb
 
 from database.errors import DatabaseError, InvalidInputError
 from database.sql import statements
@@ -27,6 +26,7 @@ if TYPE_CHECKING:
 
 Policy = Literal["fail", "skip", "overwrite"]
 Row = dict[str, Any]
+"""A row by its columns; the embedding as pgvector's `Vector`, or as the bytes that pgvector sends of one; JSON as text."""
 
 _SQL = statements(Path(__file__).with_suffix(".sql"))
 MAX_ID_LENGTH = 128
@@ -179,6 +179,12 @@ def merge_rows(
     :param staged: Whether they go through a staging table, where one may be made.
     :returns: The ids that were inserted or overwritten.
     """
+    from pgvector import Vector
+
+    rows = [
+        {**row, "embedding": Vector.from_binary(row["embedding"])} if isinstance(row["embedding"], bytes) else row
+        for row in rows
+    ]
     staged = staged and connection.execute(_SQL["may_stage"]).fetchone() is not None
     if staged:
         connection.execute(_SQL["create_staging"])
@@ -202,22 +208,37 @@ def copy_rows(
     :returns: How many.
     :raises psycopg.errors.UniqueViolation: If an id exists, or stands twice.
     """
-    from pgvector import HalfVector
-
     name = Identifier(table) if isinstance(table, str) else table
     with connection.cursor() as cursor, cursor.copy(SQL(_SQL["copy_rows"]).format(table=name)) as copy:
-        copy.set_types(["text", vector_type, "text", "bytea", "jsonb", "text", "jsonb"])
+        copy.set_types(
+            ["text", "bytea", "text", "bytea", "bytea", "text", "bytea"]
+        )  # vectors and jsonb as they are sent
         for row in rows:
-            embedding = row["embedding"]
-            if embedding is not None and vector_type == "halfvec":
-                embedding = HalfVector(embedding.to_numpy())
-            blob_meta, meta = (
-                text if text is None else Jsonb(text, dumps=str) for text in (row["blob_meta"], row["meta"])
-            )
             copy.write_row(
-                (row["id"], embedding, row["content"], row["blob_data"], blob_meta, row["blob_mime_type"], meta)
+                (
+                    row["id"],
+                    _sent(row["embedding"], vector_type),
+                    row["content"],
+                    row["blob_data"],
+                    _sent_json(row["blob_meta"]),
+                    row["blob_mime_type"],
+                    _sent_json(row["meta"]),
+                )
             )
     return len(rows)
+
+
+def _sent(embedding: Vector | bytes | None, vector_type: str) -> bytes | None:
+    from pgvector import HalfVector
+
+    if embedding is None or isinstance(embedding, bytes):
+        return embedding
+    found: bytes = (HalfVector(embedding.to_numpy()) if vector_type == "halfvec" else embedding).to_binary()
+    return found
+
+
+def _sent_json(text: str | None) -> bytes | None:
+    return None if text is None else b"\x01" + text.encode()  # behind jsonb's version
 
 
 def json_text(value: Any, *, where: str) -> str:

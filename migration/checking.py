@@ -94,9 +94,9 @@ class PartCheck:
             _count(converted, books)
             if converted.losses:
                 self._keep_originals(converted, books, rejects)
-            if converted.row is not None:
+            if converted.kept:
                 self.expected.add(converted.key, converted.hash)
-                if is_searchable(converted.row):
+                if converted.searchable:
                     self.searchable += 1
                     self._consider(converted)
                 if not there:
@@ -140,7 +140,7 @@ class PartCheck:
         same = known & (hashes == pairs([one.hash for one in converted])).all(axis=1)
         result = []
         for one, is_known, is_same in zip(converted, known, same, strict=True):
-            conflict = one.key in self.before.conflicts or (is_known and not is_same and one.row is not None)
+            conflict = one.key in self.before.conflicts or (is_known and not is_same and one.kept)
             result.append((self._converter.conflicting(one) if conflict else one, bool(is_same)))
         return result
 
@@ -149,8 +149,8 @@ class PartCheck:
         rows: list[Row] = []
         replaced: set[str] = set()
         for converted, there in self.settled(batch):
-            if converted.row is not None and not there:
-                rows.append(converted.row)
+            if converted.kept and not there:
+                rows.append(converted.row())
                 if any(loss.kind == "conflict" for loss in converted.losses):
                     replaced.add(converted.id)
         return rows, replaced
@@ -164,7 +164,7 @@ class PartCheck:
         conflict = any(loss.kind == "conflict" for loss in converted.losses)
         if conflict:
             self.conflicting.append(converted.id)
-        replaced = self.before.originals([converted.id]) if conflict and converted.row is not None else {}
+        replaced = self.before.originals([converted.id]) if conflict and converted.kept else {}
         for loss in converted.losses:
             original = replaced.get(converted.id, loss.original) if loss.kind == "conflict" else loss.original
             rejects.write(
@@ -191,11 +191,6 @@ class PartCheck:
         self.queries.append(Query(converted.key, converted.id, vector))
         self.queries.sort()
         del self.queries[wanted:]
-
-
-def is_searchable(row: Row) -> bool:
-    """Whether a search by vector can find a row: a zero vector has no cosine, and no place in the index."""
-    return row["embedding"] is not None and bool(row["embedding"].to_numpy().any())
 
 
 def _undecided(kind: str, count: int) -> str:

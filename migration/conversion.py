@@ -11,6 +11,7 @@ import hashlib
 import json
 import math
 import re
+import struct
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
@@ -50,6 +51,9 @@ KINDS = {
 
 _MADE = re.compile(r"~[0-9a-f]{32}\Z")
 _SUSPICIOUS = re.compile(r"\\u0000|-0\.0[,}\]]|\de\+\d|[\ud800-\udfff]")
+_DIMENSION = struct.Struct(">HH")
+"""What stands before a vector's numbers: how many they are, and nothing."""
+
 _SURROGATE = re.compile(r"[\ud800-\udfff]")
 
 
@@ -62,7 +66,10 @@ class Converted:
     :param action: `copied` as it is, `changed`, `rejected`, or `stopped` for a decision.
     :param losses: What changes, with the originals.
     :param id: The row's id.
-    :param row: For the documents table; `None` if it is rejected or stopped.
+    :param content: The row's text.
+    :param meta: The row's metadata, as JSON text that jsonb gives back unchanged.
+    :param vector: The row's embedding, in the table's precision; `None` if it has none.
+    :param sent: The same as pgvector sends its numbers: big-endian float32.
     :param key: Hash of the row's id.
     :param hash: Hash of the row.
     """
@@ -71,9 +78,40 @@ class Converted:
     action: Action
     losses: tuple[Loss, ...]
     id: str
-    row: Row | None
+    content: str | None
+    meta: str
+    vector: NDArray[Any] | None
+    sent: bytes | None
     key: bytes
     hash: bytes
+
+    @property
+    def kept(self) -> bool:
+        """Whether it is to be in the table."""
+        return self.action in ("copied", "changed")
+
+    @property
+    def searchable(self) -> bool:
+        """Whether a search by vector can find it: a zero vector has no cosine, and no place in the index."""
+        return self.kept and self.vector is not None and all(loss.kind != "zero_vector" for loss in self.losses)
+
+    def row(self) -> Row:
+        """For the documents table."""
+        from pgvector import Vector
+
+        embedding: Vector | bytes | None = None
+        if self.sent is not None and self.vector is not None:
+            half = self.vector.dtype == np.float16
+            embedding = Vector(self.vector) if half else _DIMENSION.pack(len(self.vector), 0) + self.sent
+        return {
+            "id": self.id,
+            "embedding": embedding,
+            "content": self.content,
+            "blob_data": None,
+            "blob_meta": None,
+            "blob_mime_type": None,
+            "meta": self.meta,
+        }
 
 
 def checked_policies(given: Mapping[str, str]) -> dict[str, Policy]:
@@ -118,38 +156,41 @@ class Converter:
 
     def convert(self, records: Sequence[Record]) -> list[Converted]:
         """Convert a batch; the result is in its order."""
-        usable, losses = self._vectors(records)
-        return [
-            self._converted(record, vector, loss) for record, vector, loss in zip(records, usable, losses, strict=True)
-        ]
+        vectors, sent, losses = self._vectors(records)
+        return [self._converted(*one) for one in zip(records, vectors, sent, losses, strict=True)]
 
-    def _vectors(self, records: Sequence[Record]) -> tuple[list[NDArray[Any] | None], list[Loss | None]]:
-        """Each record's vector in the table's type, checked all at once, and what is wrong with it."""
+    def _vectors(
+        self, records: Sequence[Record]
+    ) -> tuple[list[NDArray[Any] | None], list[bytes | None], list[Loss | None]]:
+        """Each record's vector in the table's precision, its bytes as pgvector sends them, and what is wrong with it."""
         losses = [self._misfit(record) for record in records]
         fitting = [index for index, loss in enumerate(losses) if loss is None]
-        usable: list[NDArray[Any] | None] = [None] * len(records)
+        vectors: list[NDArray[Any] | None] = [None] * len(records)
+        sent: list[bytes | None] = [None] * len(records)
         if not fitting:
-            return usable, losses
+            return vectors, sent, losses
         matrix = np.stack([np.asarray(records[index].embedding, dtype=np.float32) for index in fitting])
         lengths = np.sqrt(np.einsum("ij,ij->i", matrix, matrix, dtype=np.float64))
         with np.errstate(over="ignore"):
-            sent = matrix.astype(np.float16) if self._half else matrix
-        finite = np.isfinite(lengths) & np.isfinite(sent).all(axis=1)
-        rounded = (sent != matrix).any(axis=1) if self._half else np.zeros(len(fitting), dtype=bool)
+            kept = matrix.astype(np.float16) if self._half else matrix
+        finite = np.isfinite(lengths) & np.isfinite(kept).all(axis=1)
+        zero = np.logical_not(kept.any(axis=1))
+        rounded = (kept != matrix).any(axis=1) if self._half else np.zeros(len(fitting), dtype=bool)
+        encoded, size = kept.astype(">f4").tobytes(), 4 * self._dimension
         for place, index in enumerate(fitting):
             if not finite[place]:
                 losses[index] = Loss("not_finite_vector", "embedding", records[index].embedding)
                 continue
-            usable[index] = sent[place]
-            if not lengths[place]:
+            vectors[index], sent[index] = kept[place], encoded[place * size : (place + 1) * size]
+            if zero[place]:
                 losses[index] = Loss("zero_vector", "embedding", records[index].embedding)
             elif rounded[place]:
                 losses[index] = Loss("half_precision", "embedding", records[index].embedding)
-        real = lengths[finite & (lengths > 0)]
+        real = lengths[finite & ~zero]
         if len(real):
             self.largest = max(self.largest, float(real.max()))
             self.smallest = min(self.smallest or math.inf, float(real.min()))
-        return usable, losses
+        return vectors, sent, losses
 
     def _misfit(self, record: Record) -> Loss | None:
         if record.embedding is None:
@@ -159,7 +200,9 @@ class Converter:
             return Loss("dimension", "embedding", record.embedding)
         return None
 
-    def _converted(self, record: Record, vector: NDArray[Any] | None, loss: Loss | None) -> Converted:
+    def _converted(
+        self, record: Record, vector: NDArray[Any] | None, sent: bytes | None, loss: Loss | None
+    ) -> Converted:
         losses = list(record.losses)
         if loss is not None and not (loss.kind == "unreadable" and loss.original is None):
             losses.append(loss)
@@ -171,18 +214,13 @@ class Converter:
             losses.append(Loss("id_collision", "id", record.id))
             id_ = _made(f"{self._part}/{record.id}", like=id_)
             key = key_of(id_)
-        hash_ = hash_of(id_, content, meta, None if vector is None else vector.astype(">f4").tobytes())
-        action = self._action(losses)
-        row = _row(id_, vector, content, text) if action in ("copied", "changed") else None
-        return Converted(record, action, tuple(losses), id_, row, key, hash_)
+        hash_ = hash_of(id_, content, meta, sent)
+        return Converted(record, self._action(losses), tuple(losses), id_, content, text, vector, sent, key, hash_)
 
     def conflicting(self, converted: Converted) -> Converted:
         """The same where the table has, or had, another document with the id."""
         losses = (*converted.losses, Loss("conflict", "record", _whole(converted.record)))
-        action = self._action(losses)
-        return replace(
-            converted, action=action, losses=losses, row=converted.row if action in ("copied", "changed") else None
-        )
+        return replace(converted, action=self._action(losses), losses=losses)
 
     def _action(self, losses: Sequence[Loss]) -> Action:
         if not losses:
@@ -222,20 +260,6 @@ def _made(original: str, *, like: str) -> str:
     """An id that none of a source can have by itself: readable where it begins, unique by its hash."""
     digest = hashlib.sha256(original.encode(errors="surrogatepass")).hexdigest()[:32]
     return f"{like[: MAX_ID_LENGTH - 33]}~{digest}"
-
-
-def _row(id_: str, vector: NDArray[Any] | None, content: str | None, meta: str) -> Row:
-    from pgvector import Vector
-
-    return {
-        "id": id_,
-        "embedding": None if vector is None else Vector(vector.astype(np.float32)),
-        "content": content,
-        "blob_data": None,
-        "blob_meta": None,
-        "blob_mime_type": None,
-        "meta": meta,
-    }
 
 
 def _clean(text: str, field: str, losses: list[Loss]) -> str:

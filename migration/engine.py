@@ -80,7 +80,7 @@ class Options:
     model: str | None = None
     policies: Mapping[str, Policy]
     accept_rank_change: bool = False
-    queries: int = 50
+    queries: int = 25
     batch: int = BATCH
     tables: Mapping[str, str] | None = None
 

@@ -15,7 +15,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from database.document_store import SynapseDocumentStore
-from migration.checking import is_searchable
 from migration.record_hash import key_of
 
 if TYPE_CHECKING:
@@ -124,11 +123,7 @@ def _searched(batch: Sequence[Record], part: CheckedPart) -> list[NDArray[np.flo
     """The vectors that a search goes through; a zero vector has no cosine, so that only its words find it."""
     if part.check.searchable == part.books.records:
         return [record.embedding for record in batch]
-    return [
-        converted.record.embedding
-        for converted, _ in part.check.settled(batch)
-        if converted.row is not None and is_searchable(converted.row)
-    ]
+    return [converted.record.embedding for converted, _ in part.check.settled(batch) if converted.searchable]
 
 
 def _stores(owner: Database, check: PartCheck) -> tuple[SynapseDocumentStore, SynapseDocumentStore]:

@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+_encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False, sort_keys=True, separators=(",", ":")).encode
+
 Hashes = NDArray[np.uint64]
 """128-bit hashes, of shape (n, 2)."""
 
@@ -25,7 +27,7 @@ def canonical(meta: Any) -> str:
 
     :raises ValueError: For NaN and infinity.
     """
-    return json.dumps(meta, ensure_ascii=False, allow_nan=False, sort_keys=True, separators=(",", ":"))
+    return _encode(meta)
 
 
 def key_of(id: str) -> bytes:

@@ -103,13 +103,13 @@ def _name(
     records = source.records(part.check.target.part)
     part.books.missing.examples = []
     while batch := list(islice(records, BATCH)):
-        expected = [converted for converted, _ in part.check.settled(batch) if converted.row is not None]
+        expected = [converted for converted, _ in part.check.settled(batch) if converted.kept]
         places, _ = part.check.expected.find([converted.key for converted in expected])
         for converted, place in zip(expected, places, strict=True):
             if not seen[place] and len(part.books.missing.examples) < SHOWN:
                 part.books.missing.examples.append(converted.record.id)
-            if converted.id in different and converted.row is not None:
-                wanted[converted.id] = converted.row
+            if converted.id in different:
+                wanted[converted.id] = converted.row()
     there = rows_by_id(owner, table_name, different)
     part.books.different.examples = [
         {"id": id_, "fields": _unlike(wanted[id_], there[id_])} for id_ in different if id_ in there
@@ -122,12 +122,19 @@ def _unlike(wanted: Row, there: Any) -> list[str]:
         fields.append("content")
     if canonical(json.loads(wanted["meta"])) != canonical(there["meta"]):
         fields.append("meta")
-    vectors = [None if v is None else v.to_numpy().tobytes() for v in (wanted["embedding"], there["embedding"])]
+    vectors = [_numbers(row["embedding"]) for row in (wanted, there)]
     if vectors[0] != vectors[1]:
         fields.append("embedding")
     if not there["plain"]:
         fields.append("blob")
     return fields
+
+
+def _numbers(embedding: Any) -> bytes | None:
+    from pgvector import Vector
+
+    found = Vector.from_binary(embedding) if isinstance(embedding, bytes) else embedding
+    return None if found is None else np.asarray(found.to_numpy(), dtype=np.float32).tobytes()
 
 
 def _hash(row: StoredRow, *, half: bool) -> bytes:
