@@ -86,6 +86,7 @@ def test_a_language_model_that_fails(asking: Program) -> None:
         assert failing.json("ask", HOW_LONG, "--no-llm")["extractive"]
 
 
+@pytest.mark.slow
 def test_chat_from_a_file(asking: Program) -> None:
     lines = [
         *(
@@ -111,6 +112,7 @@ def test_chat_from_a_file(asking: Program) -> None:
     assert "at character 7" in done.stderr
 
 
+@pytest.mark.slow
 def test_chat_in_a_terminal_survives_ctrl_c(asking: Program) -> None:
     with FakeLanguageModel("slow " * 400 + "[1].", token_delay=0.05) as server:
         environment = {**asking.environment, "LLM_BASE_URL": server.url, "TERM": "dumb"}

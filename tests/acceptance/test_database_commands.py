@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
+
 from tests.acceptance.program import Program
 
 
@@ -24,6 +26,7 @@ def test_upgrade_is_harmless_when_nothing_is_to_do(program: Program) -> None:
     assert done["before"] == done["after"]
 
 
+@pytest.mark.slow
 def test_models(program: Program) -> None:
     assert [model["name"] for model in program.json("models", "list")["models"]] == ["all-minilm-l6-v2"]
     added = program.json("models", "add", "org/Some-Model_v2", "--dimension", 3)

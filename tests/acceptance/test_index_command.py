@@ -110,6 +110,7 @@ def test_an_unchanged_folder_loads_neither_haystack_nor_torch(door: Door, tmp_pa
     assert not loaded & {"haystack", "torch", "transformers", "sentence_transformers"}
 
 
+@pytest.mark.slow
 def test_a_mass_delete_is_refused(door: Door, tmp_path: Path) -> None:
     for number in range(12):
         (tmp_path / f"{number}.txt").write_text(f"File number {number}.")
@@ -137,6 +138,7 @@ def test_what_cannot_be_used_is_one_sentence(door: Door, arguments: tuple[str, .
     assert message in error["message"] + error["hint"]
 
 
+@pytest.mark.slow
 def test_an_interrupted_index_continues(door: Door, tmp_path: Path) -> None:
     for number in range(300):
         (tmp_path / f"{number}.txt").write_text(f"File number {number} speaks of the number {number}. " * 4)
@@ -151,6 +153,7 @@ def test_an_interrupted_index_continues(door: Door, tmp_path: Path) -> None:
     assert result["added"] + result["unchanged"] == 300
 
 
+@pytest.mark.slow
 def test_a_watched_folder_follows_its_files(door: Door, tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("The first file.")
     with door.start("index", tmp_path, "--watch") as program:

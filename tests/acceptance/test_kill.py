@@ -97,6 +97,7 @@ def test_killed_at_any_moment(tmp_path: Path, durable: Database) -> None:
     sync.assert_all_there()
 
 
+@pytest.mark.slow
 def test_several_at_once(tmp_path: Path, durable: Database) -> None:
     sync = Sync(tmp_path, durable)
     with sync.program() as first, sync.program() as second, sync.program() as third:

@@ -16,6 +16,7 @@ from database.embedded import EmbeddedServer
 from database.metadata_fields import forget_table
 
 
+@pytest.mark.slow
 def test_they_run(
     server: EmbeddedServer | None,
     owner_conninfo: str,
