@@ -96,9 +96,9 @@ class HashIndex:
 
     def _frozen(self) -> tuple[Hashes, Hashes]:
         if self._sorted is None:
-            entries = _pairs(bytes(self._entries)).reshape(-1, 4)
+            entries = np.frombuffer(self._entries, dtype=">u8").reshape(-1, 4)  # no copy: there may be millions
+            entries = entries[np.lexsort((entries[:, 1], entries[:, 0]))].astype(np.uint64)
             self._entries = bytearray()
-            entries = entries[np.lexsort((entries[:, 1], entries[:, 0]))]
             self._sorted = entries[:, :2], entries[:, 2:]
         return self._sorted
 
