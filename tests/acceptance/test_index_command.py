@@ -99,6 +99,7 @@ def test_a_folder_from_first_index_to_removal(door: Door, tmp_path: Path) -> Non
     assert door.json("documents", "list")["sources"] == []
 
 
+@pytest.mark.slow
 def test_an_unchanged_folder_loads_neither_haystack_nor_torch(door: Door, tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("Ledgers and tables agree.")
     door.run("index", tmp_path)

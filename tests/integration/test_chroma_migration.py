@@ -32,7 +32,7 @@ def home(owner: Database, database: Database) -> Iterator[Database]:
         roll_back(owner, run)
 
 
-QUICK = ("0.3.29", "0.6.3", "1.5.9")
+QUICK = ("0.3.29", "1.5.9")
 
 
 @pytest.mark.parametrize(

@@ -562,6 +562,7 @@ def killed(move: Move, at: int) -> str:
     return told
 
 
+@pytest.mark.slow
 def test_killed_at_batch_edges(move: Move) -> None:
     """Each attempt dies behind its first batch, one while it verifies; the last has the same receipt."""
     make_chat(move.file, rows=6_000)

@@ -774,6 +774,7 @@ def test_a_frozen_list_of_ids_is_in_qdrants_order_and_can_be_gone_on_in() -> Non
 # With the engine
 
 
+@pytest.mark.slow
 def test_the_engine_closes_the_books_on_a_directory_and_a_server(
     empty_conninfo: str, tmp_path: Path, qdrant: Any
 ) -> None:
