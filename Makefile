@@ -4,11 +4,15 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: demo test test-system bench bench-peers bench-migration check check-static format requirements init-sql clean
+.PHONY: demo serve test test-system bench bench-peers bench-migration check check-static format requirements init-sql clean
 
 demo: $(VENV)/.installed
 	@$(RUN) synapse.py index docs examples/documents
 	@$(RUN) -m examples.demo
+
+# The chat service: API, page and MCP. SERVE takes options, as in `make serve SERVE="--port 9000"`.
+serve: $(VENV)/.installed-serve
+	@$(RUN) synapse.py serve $(SERVE)
 
 test: $(VENV)/.installed-dev
 	$(RUN) -m pytest -m "not system and not slow" -n 2 --dist loadfile
@@ -44,8 +48,9 @@ format: $(VENV)/.installed-dev
 # The pins, compiled from the reasons.
 COMPILE := $(VENV)/bin/pip-compile -q --strip-extras --no-header --no-emit-index-url --no-emit-find-links --no-emit-trusted-host
 requirements: | $(VENV)/bin/python
-	$(VENV)/bin/pip install -q pip-tools
+	$(VENV)/bin/pip install -q pip-tools uv
 	$(COMPILE) -o requirements.txt requirements.in
+	$(VENV)/bin/uv pip compile -q --no-header -o requirements-serve.txt requirements-serve.in
 	$(COMPILE) -o requirements-dev.txt requirements-dev.in
 	$(COMPILE) -o requirements-migration.txt requirements-migration.in
 	@sed -i 's/^\(torch==[0-9.]*\)+cpu$$/\1/' requirements.txt requirements-dev.txt requirements-migration.txt  # which build is the index's to say
@@ -75,6 +80,10 @@ $(VENV)/.installed: requirements.txt | $(VENV)/bin/python
 	@$(VENV)/bin/pip install -qq --disable-pip-version-check -r requirements.txt
 	@touch $@
 
-$(VENV)/.installed-dev: requirements-dev.txt $(VENV)/.installed
-	@$(VENV)/bin/pip install -qq --disable-pip-version-check -r requirements-dev.txt
+$(VENV)/.installed-serve: requirements-serve.txt $(VENV)/.installed
+	@$(VENV)/bin/pip install -qq --disable-pip-version-check -r requirements-serve.txt
+	@touch $@
+
+$(VENV)/.installed-dev: requirements-dev.txt requirements-serve.txt $(VENV)/.installed
+	@$(VENV)/bin/pip install -qq --disable-pip-version-check -r requirements-dev.txt -r requirements-serve.txt
 	@touch $@

@@ -24,6 +24,14 @@ _RANGES = {
     "rerank_top_k": (1, 1000),
     "diversity": (0, 1),
     "context_window": (0, 10),
+    "serve_port": (0, 65535),
+    "max_body_bytes": (1, 2**40),
+    "max_question_chars": (1, 2**31),
+    "max_top_k": (1, 1000),
+    "max_concurrent": (1, 100_000),
+    "requests_per_minute": (1, 2**31),
+    "daily_tokens": (0, 2**62),
+    "drain_seconds": (0, 3600),
 }
 
 
@@ -61,6 +69,21 @@ class Settings:
     :param max_file_bytes: Larger files are quarantined.
     :param chroma_token: Token of a Chroma server that is migrated.
     :param qdrant_api_key: Key of a Qdrant server that is migrated.
+    :param tenant: Whose documents and conversations; the name of a tenant of `tenants list`.
+    :param serve_host: Address that the service listens on.
+    :param serve_port: Its port; 0 means a free one.
+    :param public_url: The service's address as its users see it, behind a proxy; `None` means as it is asked for.
+    :param cors_origins: Web origins, separated by commas, that may call the API from a browser; `None` means none.
+    :param max_body_bytes: Larger requests are refused, uploads excepted, whose limit is `max_file_bytes`.
+    :param max_question_chars: Longer questions are refused, at least 1.
+    :param max_top_k: The largest `top_k` that a request may ask for, 1 to 1000.
+    :param max_concurrent: Requests that are worked on at once; more are told to come back, at least 1.
+    :param requests_per_minute: Requests of one key or user per minute, at least 1; `None` means no limit.
+    :param daily_tokens: Tokens of the language model that one key or user may use per day (UTC); `None` means no limit.
+    :param request_timeout: Seconds until a request that is not done is given up, above 0.
+    :param drain_seconds: Seconds that running requests have to end when the service stops, at least 0.
+    :param page_secret: Signs the page's sessions; `None` means one that is made and kept in `home`.
+    :param otlp_endpoint: OpenTelemetry collector that traces are sent to, by HTTP; `None` means none.
     :param telemetry: Whether Haystack may send usage data.
     """
 
@@ -93,13 +116,28 @@ class Settings:
     max_file_bytes: int = 100 * 1024 * 1024
     chroma_token: str | None = field(default=None, repr=False)
     qdrant_api_key: str | None = field(default=None, repr=False)
+    tenant: str = "default"
+    serve_host: str = "127.0.0.1"
+    serve_port: int = 8000
+    public_url: str | None = None
+    cors_origins: str | None = None
+    max_body_bytes: int = 1024 * 1024
+    max_question_chars: int = 4000
+    max_top_k: int = 50
+    max_concurrent: int = 64
+    requests_per_minute: int | None = 120
+    daily_tokens: int | None = None
+    request_timeout: float = 120.0
+    drain_seconds: float = 30.0
+    page_secret: str | None = field(default=None, repr=False)
+    otlp_endpoint: str | None = None
     telemetry: bool = False
 
     def __post_init__(self) -> None:
         for name, least in (("embedding_batch_size", 1), ("top_k", 1), ("prompt_tokens", 256), ("max_file_bytes", 1)):
             if getattr(self, name) < least:
                 raise ConfigurationError(f"{name} must be at least {least}, but is {getattr(self, name)}.")
-        for name in ("llm_timeout", "conversion_timeout"):
+        for name in ("llm_timeout", "conversion_timeout", "request_timeout"):
             if not 0 < getattr(self, name) < float("inf"):
                 raise ConfigurationError(f"{name} must be a number of seconds above 0, but is {getattr(self, name)}.")
         for name, (low, high) in _RANGES.items():
@@ -160,6 +198,21 @@ VARIABLES = {
     "max_file_bytes": "SYNAPSE_MAX_FILE_BYTES",
     "chroma_token": "CHROMA_TOKEN",
     "qdrant_api_key": "QDRANT_API_KEY",
+    "tenant": "SYNAPSE_TENANT",
+    "serve_host": "SERVE_HOST",
+    "serve_port": "SERVE_PORT",
+    "public_url": "SERVE_PUBLIC_URL",
+    "cors_origins": "SERVE_CORS_ORIGINS",
+    "max_body_bytes": "SERVE_MAX_BODY_BYTES",
+    "max_question_chars": "SERVE_MAX_QUESTION_CHARS",
+    "max_top_k": "SERVE_MAX_TOP_K",
+    "max_concurrent": "SERVE_MAX_CONCURRENT",
+    "requests_per_minute": "SERVE_REQUESTS_PER_MINUTE",
+    "daily_tokens": "SERVE_DAILY_TOKENS",
+    "request_timeout": "SERVE_REQUEST_TIMEOUT",
+    "drain_seconds": "SERVE_DRAIN_SECONDS",
+    "page_secret": "SERVE_PAGE_SECRET",
+    "otlp_endpoint": "OTEL_EXPORTER_OTLP_ENDPOINT",
     "telemetry": "HAYSTACK_TELEMETRY_ENABLED",
 }
 """Setting to environment variable; `.env.example` describes each."""

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 PROJECT = Path(__file__).parents[2]
-ROOMS = ("commands", "evaluation", "pipelines", "migration", "components", "database")
+ROOMS = ("commands", "serving", "evaluation", "pipelines", "migration", "components", "database")
 BELOW_COMMANDS = ROOMS[1:]
 HEAVY = ("haystack", "torch", "psycopg", "sqlalchemy", "numpy", "transformers")
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 PROJECT = Path(__file__).parents[2]
-ROOMS = ("commands", "components", "database", "evaluation", "migration", "pipelines", "examples")
+ROOMS = ("commands", "components", "database", "evaluation", "migration", "pipelines", "serving", "examples")
 OURS = {"config", "synapse", "migrate_from_chroma", "tests", "benchmarks", *ROOMS}
 
 USED_WITHOUT_IMPORT = {
@@ -29,10 +29,13 @@ USED_WITHOUT_IMPORT = {
 OPTIONAL = {"pyarrow": "pyarrow", "chromadb": "chromadb-client", "qdrant_client": "qdrant-client"}
 """Modules and their packages, imported inside functions, where a source of a migration needs it."""
 
+SERVING = {"argon2"}
+"""Modules of requirements-serve.txt that are imported, inside functions, below `serving`."""
+
 
 def pins(name: str) -> dict[str, str]:
     lines = (PROJECT / name).read_text().splitlines()
-    found = [re.match(r"([\w.-]+)(?:\[\w+\])?==([\w.+]+)", line) for line in lines]
+    found = [re.match(r"([\w.-]+)(?:\[[\w,]+\])?==([\w.+]+)", line) for line in lines]
     return {canonical(match[1]): match[2] for match in found if match}
 
 
@@ -67,6 +70,9 @@ def test_whatever_is_imported_is_installed_by_requirements_txt() -> None:
             assert OPTIONAL[module] in pins("requirements-migration.in")
             continue
         names = {canonical(name) for name in distributions.get(module, [])}
+        if path.startswith("serving/") or module in SERVING:
+            assert names & set(pins("requirements-serve.txt") | compiled), f"{path}: {module}"
+            continue
         assert names & set(compiled), f"{path} imports {module}, which requirements.txt does not install"
 
 
@@ -77,13 +83,15 @@ def test_every_requirement_is_used() -> None:
     assert not unused
 
 
-@pytest.mark.parametrize("name", ["requirements", "requirements-dev", "requirements-migration"])
+@pytest.mark.parametrize("name", ["requirements", "requirements-dev", "requirements-migration", "requirements-serve"])
 def test_compiled_pins_are_those_written_by_hand(name: str) -> None:
     compiled = pins(f"{name}.txt")
     assert {key: compiled.get(key) for key in pins(f"{name}.in")} == pins(f"{name}.in")
 
 
-@pytest.mark.parametrize("name", ["requirements.in", "requirements-dev.in", "requirements-migration.in"])
+@pytest.mark.parametrize(
+    "name", ["requirements.in", "requirements-dev.in", "requirements-migration.in", "requirements-serve.in"]
+)
 def test_every_requirement_has_a_reason(name: str) -> None:
     lines = (PROJECT / name).read_text().splitlines()
     for before, line in pairwise(lines):
@@ -92,6 +100,6 @@ def test_every_requirement_has_a_reason(name: str) -> None:
 
 
 def test_compiled_files_name_no_place_of_this_machine() -> None:
-    for name in ("requirements.txt", "requirements-dev.txt", "requirements-migration.txt"):
+    for name in ("requirements.txt", "requirements-dev.txt", "requirements-migration.txt", "requirements-serve.txt"):
         text = (PROJECT / name).read_text()
         assert not re.search(r"(?m)^-|://|\+cpu", text)

@@ -1,0 +1,1 @@
+"""The service: HTTP, MCP and the page around the query pipeline."""
