@@ -1,1 +1,0 @@
-"""The service: HTTP, MCP and the page around the query pipeline."""
