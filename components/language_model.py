@@ -147,7 +147,7 @@ class LanguageModel(OpenAIChatGenerator):
 
     def _whole(self, result: dict[str, list[ChatMessage]]) -> dict[str, list[ChatMessage]]:
         replies = result["replies"]
-        if not replies or not (replies[0].text or "").strip():
+        if not replies or not ((replies[0].text or "").strip() or replies[0].tool_calls):
             raise self._error("sent something that is not an answer", _NOT_AN_ANSWER)
         if not replies[0].meta.get("finish_reason"):
             raise self._error("broke off in the middle of its answer", "Ask again.")

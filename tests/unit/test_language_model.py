@@ -9,11 +9,12 @@ from typing import Any
 
 import pytest
 from haystack.dataclasses import StreamingChunk
+from haystack.tools import Tool
 from haystack.utils import Secret
 
 from components.language_model import LanguageModel
 from database.errors import LanguageModelError
-from tests.fake_llm import FakeLanguageModel
+from tests.fake_llm import FakeLanguageModel, ToolCall
 
 KEY = "sk-very-secret"
 
@@ -58,6 +59,23 @@ def test_answers(way: Way) -> None:
         assert way(model) == "Two words."
         assert way(model) == "Two words."
         assert server.keys == [f"Bearer {KEY}"] * 2
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+def test_a_call_of_a_tool_is_an_answer(streamed: bool) -> None:
+    tool = Tool(name="search", description="Searches.", parameters={"type": "object"}, function=lambda **_: "found")
+    with FakeLanguageModel(ToolCall("search", {"query": "dome"})) as server:
+        callback = (lambda chunk: None) if streamed else None
+        reply = language_model(server).run("Hello?", streaming_callback=callback, tools=[tool])["replies"][0]
+    assert [(call.tool_name, call.arguments) for call in reply.tool_calls] == [("search", {"query": "dome"})]
+
+
+def test_tokens_of_a_stream_are_counted_where_they_are_asked_for() -> None:
+    with FakeLanguageModel("Two words.") as server:
+        options = {"stream_options": {"include_usage": True}}
+        model = language_model(server)
+        reply = model.run("Hello?", streaming_callback=lambda chunk: None, generation_kwargs=options)["replies"][0]
+    assert (reply.meta["usage"]["prompt_tokens"], reply.meta["usage"]["completion_tokens"]) == (1, 2)
 
 
 @pytest.mark.parametrize("way", WAYS)
