@@ -70,7 +70,7 @@ def test_whatever_is_imported_is_installed_by_requirements_txt() -> None:
             assert OPTIONAL[module] in pins("requirements-migration.in")
             continue
         names = {canonical(name) for name in distributions.get(module, [])}
-        if path.startswith("serving/") or module in SERVING:
+        if path.startswith(("serving/", "examples/")) or module in SERVING:
             assert names & set(pins("requirements-serve.txt") | compiled), f"{path}: {module}"
             continue
         assert names & set(compiled), f"{path} imports {module}, which requirements.txt does not install"
