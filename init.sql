@@ -1,4 +1,4 @@
--- The whole schema at version 0003: for the first start of Docker's image, and for people who read.
+-- The whole schema at version 0004: for the first start of Docker's image, and for people who read.
 -- Written by deploy/write_init_sql.py from the files in database/; change those and run `make init-sql`.
 -- Harmless on a database at this version; a database at any other version is refused and left as it is.
 
@@ -15,14 +15,14 @@ DO $$
 DECLARE
     other text;
 BEGIN
-    SELECT version_num INTO other FROM alembic_version WHERE version_num <> '0003';
+    SELECT version_num INTO other FROM alembic_version WHERE version_num <> '0004';
     IF FOUND THEN
-        RAISE EXCEPTION 'init.sql makes schema version 0003, but this database is at version %', other
+        RAISE EXCEPTION 'init.sql makes schema version 0004, but this database is at version %', other
             USING HINT = 'Run `python synapse.py database upgrade` instead.';
     END IF;
 END
 $$;
-INSERT INTO alembic_version (version_num) VALUES ('0003') ON CONFLICT DO NOTHING;
+INSERT INTO alembic_version (version_num) VALUES ('0004') ON CONFLICT DO NOTHING;
 
 -- database/extension.sql
 
@@ -368,6 +368,158 @@ BEGIN
 END
 $$;
 
+-- database/tenancy_functions.sql
+
+-- Tenants. Each has a role of its own, which a transaction takes, and its documents with their ledger in a schema of its own:
+-- `synapse_tenant_acme` and `tenant_acme`; the tenant `default` has the schema public. On these tables, the only policy is that
+-- the tenant's role may do everything, so that no condition stands between a filter and its index: under a policy that looks
+-- at rows or settings, PostgreSQL gives jsonb and array operators no index, as they are not leakproof.
+
+-- The tenant whose role the transaction has taken; NULL where none is taken. For policies of tables that all tenants share.
+CREATE OR REPLACE FUNCTION synapse_tenant() RETURNS text
+LANGUAGE sql STABLE PARALLEL SAFE
+AS $$
+    SELECT CASE WHEN starts_with(current_user, 'synapse_tenant_') THEN substr(current_user, 16) END
+$$;
+
+-- Close a table to everyone but its tenant, as its schema tells; Supabase's API roles and the owner included. Elsewhere, and where
+-- there are no roles of tenants, the application's role itself may use it.
+CREATE OR REPLACE FUNCTION synapse_bind_table(place text, name text, rights text DEFAULT 'SELECT, INSERT, UPDATE, DELETE')
+RETURNS void
+LANGUAGE plpgsql
+AS $$
+DECLARE
+    tenant text := CASE WHEN place = 'public' THEN 'default' WHEN starts_with(place, 'tenant_') THEN substr(place, 8) END;
+    bound text := (SELECT rolname FROM pg_roles WHERE rolname = 'synapse_tenant_' || tenant);
+    role_name text;
+BEGIN
+    EXECUTE format('REVOKE ALL ON %I.%I FROM PUBLIC', place, name);
+    FOR role_name IN SELECT rolname FROM pg_roles WHERE rolname IN ('anon', 'authenticated') LOOP
+        EXECUTE format('REVOKE ALL ON %I.%I FROM %I', place, name, role_name);
+    END LOOP;
+    IF bound IS NULL THEN
+        IF EXISTS (SELECT FROM pg_roles WHERE rolname = 'synapse_app') THEN
+            EXECUTE format('GRANT %s ON %I.%I TO synapse_app', rights, place, name);
+        END IF;
+        RETURN;
+    END IF;
+    IF EXISTS (SELECT FROM pg_roles WHERE rolname = 'synapse_app') THEN
+        EXECUTE format('REVOKE ALL ON %I.%I FROM synapse_app', place, name);
+    END IF;
+    EXECUTE format('GRANT %s ON %I.%I TO %I', rights, place, name, bound);
+    IF NOT EXISTS (SELECT FROM pg_policy WHERE polrelid = format('%I.%I', place, name)::regclass AND polname = 'synapse_tenant') THEN
+        EXECUTE format('ALTER TABLE %I.%I ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY', place, name);
+        EXECUTE format('CREATE POLICY synapse_tenant ON %I.%I TO %I USING (true) WITH CHECK (true)', place, name, bound);
+    END IF;
+END
+$$;
+
+-- A tenant with its role, its schema, its ledger and a documents table per embedding model; what is there already stays.
+CREATE OR REPLACE FUNCTION synapse_create_tenant(tenant text) RETURNS void
+LANGUAGE plpgsql
+AS $$
+DECLARE
+    place text := CASE tenant WHEN 'default' THEN 'public' ELSE 'tenant_' || tenant END;
+    bound text := 'synapse_tenant_' || tenant;
+    path text := current_setting('search_path');
+    name text;
+    model record;
+BEGIN
+    IF tenant !~ '^[a-z][a-z0-9_]{0,39}$' THEN
+        RAISE EXCEPTION 'a tenant''s name has 1 to 40 of a to z, 0 to 9 and _, a letter first, but is %', tenant
+            USING ERRCODE = '22023';
+    END IF;
+    PERFORM pg_advisory_xact_lock(hashtext('synapse schema'));
+    BEGIN
+        IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = bound) THEN
+            EXECUTE format('CREATE ROLE %I NOLOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE', bound);
+        END IF;
+    EXCEPTION WHEN duplicate_object OR unique_violation THEN NULL;  -- in another database of this server, just now
+    END;
+    -- Taken, never inherited: without a tenant, the application sees nothing. An owner that policies bind inherits it.
+    EXECUTE format('GRANT synapse_tenant TO %I', bound);
+    EXECUTE format('GRANT %I TO synapse_app WITH INHERIT FALSE, SET TRUE', bound);
+    IF NOT (SELECT rolsuper FROM pg_roles WHERE rolname = current_user) THEN
+        EXECUTE format('GRANT %I TO CURRENT_USER WITH INHERIT TRUE, SET TRUE', bound);
+    END IF;
+
+    IF tenant <> 'default' THEN
+        EXECUTE format('CREATE SCHEMA IF NOT EXISTS %I', place);
+        EXECUTE format('GRANT USAGE ON SCHEMA %I TO %I', place, bound);
+        FOREACH name IN ARRAY ARRAY['sources', 'source_texts', 'source_chunks', 'metadata_fields'] LOOP
+            EXECUTE format('CREATE TABLE IF NOT EXISTS %I.%I (LIKE public.%I INCLUDING ALL)', place, name, name);
+        END LOOP;
+        IF NOT EXISTS (SELECT FROM pg_constraint WHERE conrelid = format('%I.sources', place)::regclass AND contype = 'f') THEN
+            EXECUTE format('ALTER TABLE %I.sources ADD FOREIGN KEY (model) REFERENCES public.embedding_models (name)', place);
+            FOREACH name IN ARRAY ARRAY['source_texts', 'source_chunks'] LOOP
+                EXECUTE format('ALTER TABLE %I.%I ADD FOREIGN KEY (model, source) REFERENCES %I.sources
+                                    ON UPDATE CASCADE ON DELETE CASCADE', place, name, place);
+            END LOOP;
+        END IF;
+    END IF;
+    FOREACH name IN ARRAY ARRAY['sources', 'source_texts', 'source_chunks', 'metadata_fields'] LOOP
+        PERFORM synapse_bind_table(place, name,
+            CASE name WHEN 'metadata_fields' THEN 'SELECT' ELSE 'SELECT, INSERT, UPDATE, DELETE' END);
+    END LOOP;
+    PERFORM set_config('search_path', CASE tenant WHEN 'default' THEN path ELSE place || ', public' END, true);
+    FOR model IN SELECT * FROM public.embedding_models LOOP
+        PERFORM synapse_create_documents_table(model.table_name, model.dimension, model.vector_type, model.language);
+    END LOOP;
+    PERFORM set_config('search_path', path, true);
+    INSERT INTO public.tenants (name) VALUES (tenant) ON CONFLICT DO NOTHING;
+END
+$$;
+
+-- A model's documents table for every tenant that has none of that name yet.
+CREATE OR REPLACE FUNCTION synapse_create_tenants_documents(table_name text, dimension integer, vector_type text, language text)
+RETURNS void
+LANGUAGE plpgsql
+AS $$
+DECLARE
+    path text := current_setting('search_path');
+    place text;
+BEGIN
+    FOR place IN SELECT CASE tenants.name WHEN 'default' THEN 'public' ELSE 'tenant_' || tenants.name END FROM public.tenants LOOP
+        IF to_regclass(format('%I.%I', place, table_name)) IS NULL THEN
+            PERFORM set_config('search_path', place || ', public', true);
+            PERFORM synapse_create_documents_table(table_name, dimension, vector_type, language);
+        END IF;
+    END LOOP;
+    PERFORM set_config('search_path', path, true);
+END
+$$;
+
+-- Everything of a tenant: its schema, its rows in the tables that all tenants share, its role. Returns the rows that went, by table.
+CREATE OR REPLACE FUNCTION synapse_drop_tenant(tenant text) RETURNS jsonb
+LANGUAGE plpgsql
+AS $$
+DECLARE
+    bound text := 'synapse_tenant_' || tenant;
+    counts jsonb := '{}';
+    shared record;
+    gone bigint;
+BEGIN
+    IF tenant = 'default' OR NOT EXISTS (SELECT FROM public.tenants WHERE name = tenant) THEN
+        RAISE EXCEPTION 'a tenant other than default was expected, but % is none', tenant USING ERRCODE = '22023';
+    END IF;
+    PERFORM pg_advisory_xact_lock(hashtext('synapse schema'));
+    PERFORM set_config('role', bound, true);  -- the policies of shared tables bind an owner, too
+    FOR shared IN SELECT polrelid::regclass AS name FROM pg_policy WHERE polname = 'synapse_tenant_rows' ORDER BY polrelid LOOP
+        EXECUTE format('WITH gone AS (DELETE FROM %s RETURNING 1) SELECT count(*) FROM gone', shared.name) INTO gone;
+        counts := counts || jsonb_build_object(shared.name::text, gone);
+    END LOOP;
+    PERFORM set_config('role', 'none', true);
+    EXECUTE format('DROP SCHEMA %I CASCADE', 'tenant_' || tenant);
+    DELETE FROM public.tenants WHERE name = tenant;
+    EXECUTE format('DROP OWNED BY %I', bound);
+    BEGIN
+        EXECUTE format('DROP ROLE %I', bound);
+    EXCEPTION WHEN dependent_objects_still_exist THEN NULL;  -- a tenant of that name in another database of this server
+    END;
+    RETURN counts;
+END
+$$;
+
 -- database/create_documents_table.sql
 
 -- One table of documents per embedding model, in exactly pgvector-haystack's layout, with its index and its keyword tables.
@@ -387,8 +539,8 @@ DECLARE
     most integer := CASE vector_type WHEN 'vector' THEN 2000 WHEN 'halfvec' THEN 4000 END;
     keywords text := table_name || '_keywords';
     terms text := table_name || '_terms';
+    place text := current_schema();  -- what is dropped is named in full: the path goes on to other schemas
     name text;
-    role_name text;
 BEGIN
     IF most IS NULL THEN
         RAISE EXCEPTION 'vector_type must be vector or halfvec, but is %', vector_type USING ERRCODE = '22023';
@@ -420,11 +572,11 @@ BEGIN
     EXECUTE format(
         'CREATE INDEX IF NOT EXISTS %I ON %I USING hnsw (embedding %s_cosine_ops) WITH (m = %s, ef_construction = %s)',
         table_name || '_hnsw_index', table_name, vector_type, m, ef_construction);
-    EXECUTE format('DROP INDEX IF EXISTS %I', table_name || '_keyword_index');  -- of versions without keyword tables
+    EXECUTE format('DROP INDEX IF EXISTS %I.%I', place, table_name || '_keyword_index');  -- of versions without keyword tables
 
     IF NOT EXISTS (SELECT FROM pg_trigger
-                    WHERE tgrelid = format('%I', table_name)::regclass AND tgname = 'synapse_keywords_insert') THEN
-        EXECUTE format('DROP TABLE IF EXISTS %I, %I', keywords, terms);  -- left by a documents table of this name
+                    WHERE tgrelid = format('%I.%I', place, table_name)::regclass AND tgname = 'synapse_keywords_insert') THEN
+        EXECUTE format('DROP TABLE IF EXISTS %I.%I, %I.%I', place, keywords, place, terms);  -- left by a documents table of this name
         EXECUTE format(
             'CREATE TABLE %I (
                 document_id varchar(128) PRIMARY KEY,
@@ -451,17 +603,11 @@ BEGIN
         EXECUTE format(
             'CREATE TRIGGER synapse_keywords_truncate AFTER TRUNCATE ON %I
                 FOR EACH STATEMENT EXECUTE FUNCTION synapse_update_keywords(%L)', table_name, language);
-        PERFORM synapse_rebuild_keywords(format('%I', table_name)::regclass);
+        PERFORM synapse_rebuild_keywords(format('%I.%I', place, table_name)::regclass);
     END IF;
 
     FOREACH name IN ARRAY ARRAY[table_name, keywords, terms] LOOP
-        EXECUTE format('REVOKE ALL ON %I FROM PUBLIC', name);
-        FOR role_name IN SELECT rolname FROM pg_roles WHERE rolname IN ('anon', 'authenticated') LOOP
-            EXECUTE format('REVOKE ALL ON %I FROM %I', name, role_name);
-        END LOOP;
-        IF EXISTS (SELECT FROM pg_roles WHERE rolname = 'synapse_app') THEN
-            EXECUTE format('GRANT SELECT, INSERT, UPDATE, DELETE, TRUNCATE ON %I TO synapse_app', name);
-        END IF;
+        PERFORM synapse_bind_table(place, name, 'SELECT, INSERT, UPDATE, DELETE, TRUNCATE');
     END LOOP;
 END
 $$;
@@ -641,6 +787,47 @@ BEGIN
             EXECUTE format('GRANT SELECT ON %I TO synapse_app', table_name);
         END IF;
     END LOOP;
+END
+$$;
+
+-- database/schema_versions/versions/0004.sql
+
+-- The tenants that there are. `default` is who nobody else is: its tables stand in public.
+CREATE TABLE IF NOT EXISTS tenants (
+    name text PRIMARY KEY,
+    created_at timestamptz NOT NULL DEFAULT now()
+);
+DO $$
+DECLARE
+    name text;
+    role_name text;
+BEGIN
+    FOREACH name IN ARRAY ARRAY['tenants', 'embedding_models', 'alembic_version', 'migration_runs', 'migration_parts', 'migration_rows']
+    LOOP
+        EXECUTE format('REVOKE ALL ON %I FROM PUBLIC', name);
+        FOR role_name IN SELECT rolname FROM pg_roles WHERE rolname IN ('anon', 'authenticated') LOOP
+            EXECUTE format('REVOKE ALL ON %I FROM %I', name, role_name);
+        END LOOP;
+    END LOOP;
+    IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'synapse_app') THEN
+        RETURN;  -- whoever may create no role has no tenants but `default`, whose role the application then is
+    END IF;
+    BEGIN
+        IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'synapse_tenant') THEN
+            CREATE ROLE synapse_tenant NOLOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE;
+        END IF;
+    EXCEPTION
+        WHEN insufficient_privilege THEN
+            RAISE NOTICE 'tenants are not made: this user may not create roles';
+            RETURN;
+        WHEN duplicate_object OR unique_violation THEN NULL;
+    END;
+    -- What every tenant may read of what belongs to none.
+    GRANT SELECT ON tenants TO synapse_app;
+    GRANT SELECT ON embedding_models, alembic_version TO synapse_app, synapse_tenant;
+    PERFORM synapse_create_tenant('default');
+    REVOKE ALL ON migration_runs, migration_parts, migration_rows FROM synapse_app;
+    GRANT SELECT ON migration_runs, migration_parts, migration_rows TO synapse_tenant_default;
 END
 $$;
 

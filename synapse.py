@@ -5,7 +5,7 @@ import sys
 
 import typer
 
-from commands import ask, chat, database, documents, evaluate, fields, index, migrate, models, recall, search
+from commands import ask, chat, database, documents, evaluate, fields, index, migrate, models, recall, search, tenants
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -23,6 +23,7 @@ app.command()(recall.recall)
 app.add_typer(documents.app, name="documents")
 app.add_typer(models.app, name="models")
 app.add_typer(fields.app, name="fields")
+app.add_typer(tenants.app, name="tenants")
 app.add_typer(migrate.app, name="migrate")
 app.add_typer(database.app, name="database")
 

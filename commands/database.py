@@ -77,10 +77,10 @@ def owner_conninfo(settings: Settings) -> str:
 
 
 def owner_database(settings: Settings) -> Database:
-    """The database, connected as the owner of the schema."""
+    """The database, connected as the owner of the schema, in the tenant of the settings."""
     from database.connection import database_for
 
-    return database_for(owner_conninfo(settings))
+    return database_for(owner_conninfo(settings)).for_tenant(settings.tenant)
 
 
 def _size(count: float) -> str:

@@ -15,6 +15,7 @@ from database.connection import database_for
 from database.errors import InvalidInputError
 from database.ledger import IndexedSource, Ledger, SourceState
 from database.models import registered_model
+from database.tenancy import DEFAULT_TENANT
 
 _DATABASE_URL = Secret.from_env_var("DATABASE_URL", strict=False)
 
@@ -30,6 +31,7 @@ class SourceWriter:
     :param connection_string: Any form that libpq takes; resolved to nothing, it means the embedded server under `home`.
     :param home: Home folder of the embedded server.
     :param fingerprint: Version of what made the chunks, for the ledger.
+    :param tenant: Whose sources they are.
     """
 
     def __init__(
@@ -39,11 +41,13 @@ class SourceWriter:
         connection_string: Secret = _DATABASE_URL,
         home: str | None = None,
         fingerprint: str = "",
+        tenant: str = DEFAULT_TENANT,
     ) -> None:
         self.model = model
         self.connection_string = connection_string
         self.home = home
         self.fingerprint = fingerprint
+        self.tenant = tenant
         self._ledger: Ledger | None = None
 
     def to_dict(self) -> dict[str, Any]:
@@ -54,6 +58,7 @@ class SourceWriter:
             connection_string=self.connection_string.to_dict(),
             home=self.home,
             fingerprint=self.fingerprint,
+            tenant=self.tenant,
         )
 
     @classmethod
@@ -65,7 +70,7 @@ class SourceWriter:
     def warm_up(self) -> None:
         """Find the database and the model's table, once."""
         if self._ledger is None:
-            database = database_for(self.connection_string.resolve_value(), home=self.home)
+            database = database_for(self.connection_string.resolve_value(), home=self.home).for_tenant(self.tenant)
             self._ledger = Ledger(database, model=registered_model(database, self.model))
 
     @component.output_types(chunks=int, sources=list[str])

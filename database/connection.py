@@ -17,6 +17,7 @@ import time
 import weakref
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager, nullcontext, suppress
+from copy import copy
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -34,6 +35,15 @@ from database.errors import (
     DataRefusedError,
     ExtensionMissingError,
     SchemaError,
+    UnknownTenantError,
+)
+from database.tenancy import (
+    DEFAULT_TENANT,
+    checked_tenant,
+    require_schema,
+    search_path,
+    takes_roles,
+    transaction_settings,
 )
 
 if TYPE_CHECKING:
@@ -55,6 +65,9 @@ READ_ATTEMPTS = 3
 RESTART_PATIENCE = 5.0
 """Seconds that a read waits for a server that was there a moment ago."""
 
+_ROLE_REFUSED = re.compile(
+    r'role "synapse_tenant_([a-z0-9_]+)" does not exist|permission denied to set role "synapse_tenant_([a-z0-9_]+)"'
+)
 _SQLALCHEMY_DRIVER = re.compile(r"^postgresql\+\w+://")
 
 # The pool reports each failed attempt; our errors say it once. A program that configures logging still gets them.
@@ -67,14 +80,14 @@ AsyncPool: TypeAlias = "AsyncConnectionPool[psycopg.AsyncConnection[Row]]"
 
 def open_database(settings: Settings) -> Database:
     """
-    The database that the settings name, ready for use.
+    The database that the settings name, as their tenant sees it, ready for use.
 
     The embedded server is started and its schema upgraded; any other database must already be at our version.
 
     :raises DatabaseUnavailableError: If there is no connection.
     :raises SchemaError: If the schema is at another version.
     """
-    database = database_for(settings.database_url, home=str(settings.home))
+    database = database_for(settings.database_url, home=str(settings.home)).for_tenant(settings.tenant)
     if settings.database_url:
         from database.schema import require_current
 
@@ -128,6 +141,20 @@ def parse_conninfo(conninfo: str) -> dict[str, Any]:
         ) from None
 
 
+class _Pools:
+    """What all views of a database share."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.pool: ConnectionPool[psycopg.Connection[Row]] | None = None
+        self.asynchronous: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, AsyncPool] = weakref.WeakKeyDictionary()
+        self.closers: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Task[None]] = (
+            weakref.WeakKeyDictionary()
+        )
+        self.takes_roles = False
+        self.seen: set[str] = set()
+
+
 class Database:
     """
     A database and its pools. Safe to share between threads; each event loop gets a pool of its own.
@@ -142,12 +169,27 @@ class Database:
         parameters.setdefault("application_name", "synapse")
         self.conninfo = make_conninfo(**parameters)
         self.server = server
-        self._lock = threading.Lock()
-        self._pool: ConnectionPool[psycopg.Connection[Row]] | None = None
-        self._async_pools: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, AsyncPool] = weakref.WeakKeyDictionary()
-        self._async_closers: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Task[None]] = (
-            weakref.WeakKeyDictionary()
-        )
+        self.tenant: str | None = None
+        self._pools = _Pools()
+
+    def for_tenant(self, tenant: str) -> Database:
+        """
+        The same database, on the same pool, as a tenant sees it: each transaction takes the tenant's role.
+
+        The owner of the schema takes no role, and is only led to the tenant's schema.
+
+        :param tenant: A name of `tenancy.list_tenants`; whether it exists shows with the first statement.
+        :raises InvalidInputError: If no tenant can have that name.
+        """
+        other = copy(self)
+        other.tenant = checked_tenant(tenant)
+        return other
+
+    def without_tenant(self) -> Database:
+        """The same database, on the same pool, as who connects sees it: the application's role sees no tenant's rows."""
+        other = copy(self)
+        other.tenant = None
+        return other
 
     def __repr__(self) -> str:
         return f"Database({self.name!r})"
@@ -169,6 +211,8 @@ class Database:
         :raises DatabaseError: For whatever the server or the driver refuses, with the driver's error as its cause.
         """
         with self._errors_wrapped(), self._checked_out(check=True) as connection:
+            if local := self._transaction_settings():
+                connection.execute(*_settings_statement(local))
             yield connection
 
     @asynccontextmanager
@@ -176,6 +220,8 @@ class Database:
         """`connection`, for asyncio."""
         with self._errors_wrapped():
             async with self._checked_out_async(check=True) as connection:
+                if local := self._transaction_settings():
+                    await connection.execute(*_settings_statement(local))
                 yield connection
 
     def read(
@@ -216,11 +262,11 @@ class Database:
                 try:
                     with self._checked_out(check=attempt > 1) as connection:
                         with nullcontext() if _is_large(statements, params) else _pipelined(connection):
-                            if settings:
-                                connection.execute(*_settings_statement(settings))
+                            if local := self._transaction_settings(settings):
+                                connection.execute(*_settings_statement(local))
                             cursors = [connection.execute(one, params, binary=binary) for one in statements]
                         return [cursor.fetchall() for cursor in cursors]
-                except psycopg.OperationalError as exc:
+                except (psycopg.OperationalError, psycopg.InternalError) as exc:
                     if attempt == READ_ATTEMPTS or not _was_cut(exc):
                         raise
                     self._revive()
@@ -251,11 +297,11 @@ class Database:
                 try:
                     async with self._checked_out_async(check=attempt > 1) as connection:
                         async with nullcontext() if _is_large(statements, params) else _pipelined_async(connection):
-                            if settings:
-                                await connection.execute(*_settings_statement(settings))
+                            if local := self._transaction_settings(settings):
+                                await connection.execute(*_settings_statement(local))
                             cursors = [await connection.execute(one, params, binary=binary) for one in statements]
                         return [await cursor.fetchall() for cursor in cursors]
-                except psycopg.OperationalError as exc:
+                except (psycopg.OperationalError, psycopg.InternalError) as exc:
                     if attempt == READ_ATTEMPTS or not _was_cut(exc):
                         raise
                     await asyncio.to_thread(self._revive)
@@ -263,16 +309,16 @@ class Database:
 
     def close(self) -> None:
         """Close the pool; the next use opens it again."""
-        with self._lock:
-            pool, self._pool = self._pool, None
+        with self._pools.lock:
+            pool, self._pools.pool = self._pools.pool, None
         if pool is not None:
             pool.close()
 
     async def close_async(self) -> None:
         """Close the pool of the running event loop; the next use opens it again."""
         loop = asyncio.get_running_loop()
-        self._async_pools.pop(loop, None)
-        closer = self._async_closers.pop(loop, None)
+        self._pools.asynchronous.pop(loop, None)
+        closer = self._pools.closers.pop(loop, None)
         if closer is not None:
             closer.cancel()
             await asyncio.wait([closer])
@@ -283,7 +329,20 @@ class Database:
         with self._errors_wrapped():
             self._revive()
             with psycopg.connect(self.conninfo, autocommit=True, prepare_threshold=None, row_factory=dict_row) as fresh:
+                if self.tenant is not None and self.tenant != DEFAULT_TENANT:
+                    require_schema(fresh, self.tenant)
+                    fresh.execute("SELECT set_config('search_path', %s, false)", (search_path(self.tenant),))
                 yield fresh
+
+    def _transaction_settings(self, settings: Mapping[str, str] | None = None) -> dict[str, str]:
+        """What a transaction starts with; only after a connection was checked out is it known who connects."""
+        local = dict(settings or {})
+        if self.tenant is not None:
+            if self._pools.takes_roles:
+                return transaction_settings(self.tenant) | local
+            if self.tenant != DEFAULT_TENANT:
+                return {"search_path": search_path(self.tenant)} | local
+        return local
 
     # Pools
 
@@ -330,28 +389,35 @@ class Database:
             return await pool.getconn(timeout=CONNECT_TIMEOUT)
 
     def _opened(self) -> ConnectionPool[psycopg.Connection[Row]]:
-        if (pool := self._pool) is not None:
-            return pool
-        with self._lock:
-            if self._pool is None:
+        pools = self._pools
+        if pools.pool is not None and self._is_probed():
+            return pools.pool
+        with pools.lock:
+            if pools.pool is None or not self._is_probed():
                 self._probe()
-                self._pool = ConnectionPool(**self._pool_arguments(), configure=_register_types, open=True)
+            if pools.pool is None:
+                pools.pool = ConnectionPool(**self._pool_arguments(), configure=_register_types, open=True)
                 atexit.register(self.close)
-            return self._pool
+            return pools.pool
 
     async def _opened_async(self) -> AsyncPool:
         loop = asyncio.get_running_loop()
-        pool = self._async_pools.get(loop)
-        if pool is None:
+        pool = self._pools.asynchronous.get(loop)
+        if pool is None or not self._is_probed():
             await asyncio.to_thread(self._probe)
+        if pool is None:
             fresh: AsyncPool = AsyncConnectionPool(
                 **self._pool_arguments(), configure=_register_types_async, open=False
             )
-            pool = self._async_pools.setdefault(loop, fresh)
+            pool = self._pools.asynchronous.setdefault(loop, fresh)
             if pool is fresh:
-                self._async_closers[loop] = loop.create_task(_closed_with_the_loop(fresh))
-        await pool.open()
+                self._pools.closers[loop] = loop.create_task(_closed_with_the_loop(fresh))
+                await pool.open()
         return pool
+
+    def _is_probed(self) -> bool:
+        """Whether a wrong tenant would show: taking its role fails, or else its schema was seen to be there."""
+        return self._pools.takes_roles or self.tenant is None or self.tenant in self._pools.seen
 
     def _pool_arguments(self) -> dict[str, Any]:
         connection = {"prepare_threshold": None, "row_factory": dict_row}
@@ -375,9 +441,13 @@ class Database:
                 self._revive()
                 with psycopg.connect(self.conninfo, prepare_threshold=None) as connection:
                     _register_types(connection)
+                    self._pools.takes_roles = takes_roles(connection)
+                    if self.tenant is not None and not self._pools.takes_roles:
+                        require_schema(connection, self.tenant)
+                        self._pools.seen.add(self.tenant)
                 return
-            except psycopg.OperationalError:
-                if time.monotonic() > deadline:
+            except (psycopg.OperationalError, psycopg.InternalError) as exc:
+                if time.monotonic() > deadline or not _was_cut(exc):
                     raise
                 time.sleep(0.2)
 
@@ -419,6 +489,11 @@ def wrapped(exc: psycopg.Error, *, name: str) -> DatabaseError:
             f"A database was expected at {name}, but the server has none of that name.",
             hint="Create it, or correct the name in DATABASE_URL.",
         )
+    if role := _ROLE_REFUSED.search(text):
+        return UnknownTenantError(
+            f"A tenant of {name} was expected, but there is no {role[1] or role[2]!r}, or this role may not act for it.",
+            hint="Run `python synapse.py tenants list`.",
+        )
     if isinstance(exc, psycopg.errors.UndefinedTable):
         return SchemaError(
             f"A table was expected in {name} that is not there: {text.split(' LINE ')[0]}.",
@@ -426,7 +501,7 @@ def wrapped(exc: psycopg.Error, *, name: str) -> DatabaseError:
         )
     if isinstance(exc, psycopg.DataError | psycopg.errors.ProgramLimitExceeded):
         return DataRefusedError(f"{name} cannot hold a value: {text.split(' LINE ')[0]}")
-    if isinstance(exc, psycopg.OperationalError) and _was_cut(exc):
+    if isinstance(exc, psycopg.OperationalError | psycopg.InternalError) and _was_cut(exc):
         return DatabaseUnavailableError(
             f"A connection to {name} was expected, but {_reason(text)}.",
             hint="Check that the server runs and that DATABASE_URL names its host and port.",
@@ -450,7 +525,8 @@ def _reason(text: str) -> str:
     return next((reason for sign, reason in known.items() if sign in text), f"it failed: {text}")
 
 
-def _was_cut(exc: psycopg.OperationalError) -> bool:
+def _was_cut(exc: psycopg.Error) -> bool:
+    """Whether the connection is gone; a cut in the middle of a COMMIT reaches psycopg as an `InternalError` without a code."""
     if isinstance(exc, psycopg.errors.QueryCanceled):  # by a timeout or by hand: again, it would take as long again
         return False
     return exc.sqlstate is None or exc.sqlstate[:2] in ("08", "57")

@@ -15,8 +15,8 @@ DECLARE
     most integer := CASE vector_type WHEN 'vector' THEN 2000 WHEN 'halfvec' THEN 4000 END;
     keywords text := table_name || '_keywords';
     terms text := table_name || '_terms';
+    place text := current_schema();  -- what is dropped is named in full: the path goes on to other schemas
     name text;
-    role_name text;
 BEGIN
     IF most IS NULL THEN
         RAISE EXCEPTION 'vector_type must be vector or halfvec, but is %', vector_type USING ERRCODE = '22023';
@@ -48,11 +48,11 @@ BEGIN
     EXECUTE format(
         'CREATE INDEX IF NOT EXISTS %I ON %I USING hnsw (embedding %s_cosine_ops) WITH (m = %s, ef_construction = %s)',
         table_name || '_hnsw_index', table_name, vector_type, m, ef_construction);
-    EXECUTE format('DROP INDEX IF EXISTS %I', table_name || '_keyword_index');  -- of versions without keyword tables
+    EXECUTE format('DROP INDEX IF EXISTS %I.%I', place, table_name || '_keyword_index');  -- of versions without keyword tables
 
     IF NOT EXISTS (SELECT FROM pg_trigger
-                    WHERE tgrelid = format('%I', table_name)::regclass AND tgname = 'synapse_keywords_insert') THEN
-        EXECUTE format('DROP TABLE IF EXISTS %I, %I', keywords, terms);  -- left by a documents table of this name
+                    WHERE tgrelid = format('%I.%I', place, table_name)::regclass AND tgname = 'synapse_keywords_insert') THEN
+        EXECUTE format('DROP TABLE IF EXISTS %I.%I, %I.%I', place, keywords, place, terms);  -- left by a documents table of this name
         EXECUTE format(
             'CREATE TABLE %I (
                 document_id varchar(128) PRIMARY KEY,
@@ -79,17 +79,11 @@ BEGIN
         EXECUTE format(
             'CREATE TRIGGER synapse_keywords_truncate AFTER TRUNCATE ON %I
                 FOR EACH STATEMENT EXECUTE FUNCTION synapse_update_keywords(%L)', table_name, language);
-        PERFORM synapse_rebuild_keywords(format('%I', table_name)::regclass);
+        PERFORM synapse_rebuild_keywords(format('%I.%I', place, table_name)::regclass);
     END IF;
 
     FOREACH name IN ARRAY ARRAY[table_name, keywords, terms] LOOP
-        EXECUTE format('REVOKE ALL ON %I FROM PUBLIC', name);
-        FOR role_name IN SELECT rolname FROM pg_roles WHERE rolname IN ('anon', 'authenticated') LOOP
-            EXECUTE format('REVOKE ALL ON %I FROM %I', name, role_name);
-        END LOOP;
-        IF EXISTS (SELECT FROM pg_roles WHERE rolname = 'synapse_app') THEN
-            EXECUTE format('GRANT SELECT, INSERT, UPDATE, DELETE, TRUNCATE ON %I TO synapse_app', name);
-        END IF;
+        PERFORM synapse_bind_table(place, name, 'SELECT, INSERT, UPDATE, DELETE, TRUNCATE');
     END LOOP;
 END
 $$;

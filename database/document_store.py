@@ -30,11 +30,13 @@ from database.ranking import Ranking
 from database.search_plan import SearchPlan, explained, search_plan
 from database.search_queries import Searches
 from database.store_errors import store_error
+from database.tenancy import tenant_of
 
 VectorFunction = Literal["cosine_similarity", "inner_product", "l2_distance"]
 
 _FOLDER = Path(__file__).parent
 _FUNCTIONS = {
+    "synapse_bind_table": _FOLDER / "tenancy_functions.sql",
     "synapse_create_documents_table": _FOLDER / "create_documents_table.sql",
     "synapse_number": _FOLDER / "filter_functions.sql",
     "synapse_rebuild_keywords": _FOLDER / "keyword_functions.sql",
@@ -80,7 +82,7 @@ class SynapseDocumentStore(MetadataMethods, PgvectorDocumentStore):  # type: ign
 
     :param connection_string: Any form that libpq takes; resolved to nothing, it means the embedded server under `home`.
     :param create_extension: Whether `create_table()` creates the extension, too.
-    :param schema_name: Schema of the table.
+    :param schema_name: Schema of the table; in a tenant's (`public`, `tenant_acme`), the store works as that tenant.
     :param table_name: The table, in exactly the parent's layout.
     :param language: Text search configuration of the keyword index.
     :param embedding_dimension: Dimension of the table's embeddings.
@@ -173,8 +175,10 @@ class SynapseDocumentStore(MetadataMethods, PgvectorDocumentStore):  # type: ign
 
     @property
     def database(self) -> Database:
-        """The database with its pool, which all stores of this process on it share."""
-        return database_for(self.connection_string.resolve_value() or None, home=self.home)
+        """The database with its pool, which all stores of this process on it share, as the schema's tenant sees it."""
+        database = database_for(self.connection_string.resolve_value() or None, home=self.home)
+        tenant = tenant_of(self.schema_name)
+        return database if tenant is None else database.for_tenant(tenant)
 
     def close(self) -> None:
         """Close the process's connections to this database; the next use opens them again."""

@@ -6,12 +6,15 @@ A message says what was expected and what was found; `hint` says what to do. Doo
     SynapseError
     ├── ConfigurationError          (also a ValueError)
     ├── InvalidInputError           (also a ValueError): a filter, a document, a path that cannot be used
+    ├── NotFoundError               a conversation, a message, a user, a key that is not there, or not the caller's
+    ├── LimitError                  too much was asked for: the tokens of a day
     ├── GuardError                  refused to protect data; a flag overrides it
     ├── LanguageModelError          the language model's server failed
     └── DatabaseError
         ├── DatabaseUnavailableError    down, refused, timed out, wrong password
         ├── ExtensionMissingError       no pgvector
         ├── DataRefusedError            a value that PostgreSQL cannot hold, such as a text too long for its index
+        ├── UnknownTenantError          no such tenant, or not this role's
         └── SchemaError                 another schema version, another dimension, a table that is not there
 
 The document store's own error, `database.store_errors.StoreError`, is a `DatabaseError` and Haystack's `DocumentStoreError`.
@@ -54,6 +57,18 @@ class InvalidInputError(SynapseError, ValueError):
     exit_code = USAGE
 
 
+class NotFoundError(SynapseError):
+    """What was asked for is not there, or belongs to somebody else: nobody learns which."""
+
+    code = "not_found"
+
+
+class LimitError(SynapseError):
+    """More was asked for than a key or a user may have; the hint says when there is more."""
+
+    code = "limit"
+
+
 class GuardError(SynapseError):
     """Refused, so that nothing is lost; the hint names the flag that overrides it."""
 
@@ -89,6 +104,13 @@ class DataRefusedError(DatabaseError):
     """A value that PostgreSQL cannot hold; without it, the same statement would be accepted."""
 
     code = "data_refused"
+
+
+class UnknownTenantError(DatabaseError):
+    """There is no tenant of that name, or the role that connects may not act for it."""
+
+    code = "unknown_tenant"
+    exit_code = USAGE
 
 
 class SchemaError(DatabaseError):

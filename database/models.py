@@ -11,6 +11,7 @@ from psycopg.sql import SQL, Identifier
 
 from database.errors import GuardError, InvalidInputError, SchemaError
 from database.sql import statements
+from database.tenancy import DEFAULT_TENANT, list_tenants, schema_of
 
 if TYPE_CHECKING:
     from psycopg import Connection
@@ -113,12 +114,18 @@ def add_model(owner: Database, model: EmbeddingModel) -> None:
     :param owner: The database, connected as the owner of the schema.
     :raises InvalidInputError: If its name or table is taken.
     """
-    with owner.connection() as connection:
+    for tenant in list_tenants(
+        owner
+    ):  # a transaction each: a table takes a dozen locks, and a server has some thousands
+        if tenant.name != DEFAULT_TENANT:
+            with owner.for_tenant(tenant.name).connection() as connection:
+                connection.execute(_SQL["create_table"], asdict(model))
+    with owner.without_tenant().connection() as connection:
         create_model(connection, model)
 
 
 def create_model(connection: Connection[Any], model: EmbeddingModel) -> None:
-    """`add_model`, in a transaction of the caller's."""
+    """`add_model`, in a transaction of the caller's: also for the tenants that have no table of that name yet."""
     from database.metadata_fields import declare_as
 
     active = connection.execute(_SQL["active_model"]).fetchone()
@@ -129,6 +136,7 @@ def create_model(connection: Connection[Any], model: EmbeddingModel) -> None:
             hint="Run `python synapse.py models list`; drop the other one first, if it is not needed.",
         )
     connection.execute(_SQL["create_table"], asdict(model))
+    connection.execute(_SQL["create_tenants_tables"], asdict(model))
     connection.execute(_SQL["add_model"], asdict(model))
     declare_as(connection, source=active["table_name"] if active else model.table_name, target=model.table_name)
 
@@ -155,21 +163,30 @@ def drop_model(owner: Database, name: str) -> dict[str, Any]:
     :raises GuardError: If it is the active one.
     :raises InvalidInputError: If it is not registered.
     """
-    from database.metadata_fields import forget_table
-
     model = registered_model(owner, name)
     if model.active:
         raise GuardError(
             f"{model.name} is the active model, whose documents answer questions; it is not dropped.",
             hint="Run `python synapse.py models switch OTHER` first.",
         )
-    table = Identifier(model.table_name)
-    with owner.connection() as connection:
-        row = connection.execute(SQL("SELECT count(*) AS documents FROM {}").format(table)).fetchone() or {}
-        keywords, terms = (Identifier(f"{model.table_name}_{suffix}") for suffix in ("keywords", "terms"))
-        connection.execute(SQL("DROP TABLE {}, {}, {}").format(table, keywords, terms))
-        connection.execute(_SQL["delete_fields"], {"table_name": model.table_name})
-        forget_table(connection, model.table_name)
-        connection.execute(_SQL["delete_sources"], {"name": model.name})
-        connection.execute(_SQL["delete_model"], {"name": model.name})
-    return {"name": model.name, "table": model.table_name, "documents": row.get("documents", 0)}
+    documents = 0
+    tenants = [tenant.name for tenant in list_tenants(owner) if tenant.name != DEFAULT_TENANT]
+    for tenant in [*tenants, DEFAULT_TENANT]:
+        with owner.for_tenant(tenant).connection() as connection:
+            documents += _drop_tables(connection, model, schema=schema_of(tenant))
+            if tenant == DEFAULT_TENANT:
+                connection.execute(_SQL["delete_model"], {"name": model.name})
+    return {"name": model.name, "table": model.table_name, "documents": documents}
+
+
+def _drop_tables(connection: Connection[Any], model: EmbeddingModel, *, schema: str) -> int:
+    """Remove what one tenant has of a model, and say how many documents went."""
+    from database.metadata_fields import forget_table
+
+    tables = [Identifier(schema, f"{model.table_name}{suffix}") for suffix in ("", "_keywords", "_terms")]
+    row = connection.execute(SQL("SELECT count(*) AS documents FROM {}").format(tables[0])).fetchone() or {}
+    connection.execute(SQL("DROP TABLE {}, {}, {}").format(*tables))
+    connection.execute(_SQL["delete_fields"], {"table_name": model.table_name})
+    forget_table(connection, model.table_name)
+    connection.execute(_SQL["delete_sources"], {"name": model.name})
+    return int(row["documents"])

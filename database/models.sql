@@ -19,6 +19,9 @@ SELECT name, table_name
 -- create_table --
 SELECT synapse_create_documents_table(%(table_name)s, %(dimension)s, %(vector_type)s, %(language)s)
 
+-- create_tenants_tables --
+SELECT synapse_create_tenants_documents(%(table_name)s, %(dimension)s, %(vector_type)s, %(language)s)
+
 -- add_model --
 INSERT INTO embedding_models (name, model, dimension, table_name, vector_type, language, active)
 VALUES (%(name)s, %(model)s, %(dimension)s, %(table_name)s, %(vector_type)s, %(language)s,

@@ -92,6 +92,7 @@ def build_indexing_pipeline(settings: Settings) -> Pipeline:
             connection_string=_connection_string(settings),
             home=str(settings.home),
             fingerprint=fingerprint(settings),
+            tenant=settings.tenant,
         ),
     )
     pipeline.connect("language.documents", "embedder.documents")

@@ -33,6 +33,7 @@ from components.relevance_gate import RelevanceGate
 from database.connection import open_database
 from database.document_store import SynapseDocumentStore
 from database.models import EmbeddingModel, chosen_model
+from database.tenancy import schema_of
 
 if TYPE_CHECKING:
     from config import Settings
@@ -141,6 +142,7 @@ def document_store(settings: Settings, model: EmbeddingModel) -> SynapseDocument
         secret = Secret.from_env_var(names, strict=False)
     return SynapseDocumentStore(
         connection_string=secret,
+        schema_name=schema_of(settings.tenant),
         table_name=model.table_name,
         language=model.language,
         embedding_dimension=model.dimension,

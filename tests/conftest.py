@@ -18,6 +18,7 @@ import pytest
 from database import schema
 from database.connection import Database
 from database.embedded import EmbeddedServer
+from database.tenancy import DEFAULT_TENANT
 
 PROJECT = Path(__file__).parents[1]
 
@@ -60,8 +61,8 @@ def owner_conninfo(server: EmbeddedServer | None) -> str:
 
 @pytest.fixture(scope="session")
 def session_database(server: EmbeddedServer | None, owner_conninfo: str) -> Iterator[Database]:
-    """The database of this run, as the application role; for tests use `database`, which comes empty."""
-    database = Database(server.conninfo() if server else owner_conninfo, server=server)
+    """The database of this run, as the application role, in the tenant default; for tests use `database`, which comes empty."""
+    database = Database(server.conninfo() if server else owner_conninfo, server=server).for_tenant(DEFAULT_TENANT)
     yield database
     database.close()
 

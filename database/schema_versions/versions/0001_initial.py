@@ -17,6 +17,7 @@ FILES = (
     DATABASE / "extension.sql",
     DATABASE / "filter_functions.sql",
     DATABASE / "keyword_functions.sql",
+    DATABASE / "tenancy_functions.sql",
     DATABASE / "create_documents_table.sql",
     Path(__file__).with_name("0001.sql"),
 )
