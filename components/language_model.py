@@ -14,11 +14,14 @@ from haystack.components.generators.chat import OpenAIChatGenerator
 from haystack.dataclasses import ChatMessage, StreamingChunk
 from haystack.utils import Secret
 
+from components.token_meter import ModelCall, metered_call
 from database.errors import LanguageModelError
 
 LONGEST_DELAY = 20.0
 """Seconds: a server that asks for more (Retry-After) is not waited for, as somebody is waiting for us."""
 
+_Result = dict[str, list[ChatMessage]]
+_REFUSED = (openai.BadRequestError, openai.UnprocessableEntityError)
 _NOT_AN_ANSWER = "Check that LLM_BASE_URL is OpenAI-compatible (it often ends in /v1), and LLM_MODEL."
 
 
@@ -59,6 +62,7 @@ class LanguageModel(OpenAIChatGenerator):
             **options,
         )
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._hides_usage = False
 
     @component.output_types(replies=list[ChatMessage])
     def run(
@@ -81,14 +85,15 @@ class LanguageModel(OpenAIChatGenerator):
         :returns: `replies`: what the model answered.
         :raises LanguageModelError: If its server failed.
         """
-        watch = _Watch(streaming_callback)
         asked = {"generation_kwargs": generation_kwargs, "tools": tools, "tools_strict": tools_strict}
-        for delay in self._attempts():
-            try:
-                result = OpenAIChatGenerator.run(self, messages, streaming_callback and watch.call, **asked)
-                return self._whole(result)
-            except Exception as exc:
-                time.sleep(self._pause(exc, delay, watch))
+        with metered_call(messages) as call:
+            watch = _Watch(streaming_callback, call)
+            for delay in self._attempts():
+                try:
+                    result = self._generate(messages, streaming_callback and watch.call, asked)
+                    return self._whole(result, call)
+                except Exception as exc:
+                    time.sleep(self._pause(exc, delay, watch))
         raise AssertionError("the last attempt returns or raises")
 
     @component.output_types(replies=list[ChatMessage])
@@ -105,17 +110,36 @@ class LanguageModel(OpenAIChatGenerator):
         loop = asyncio.get_running_loop()
         if self._loop is not loop:
             self.async_client, self._loop = None, loop  # a client's connections belong to the loop that made them
-        watch = _Watch(streaming_callback)
         asked = {"generation_kwargs": generation_kwargs, "tools": tools, "tools_strict": tools_strict}
-        for delay in self._attempts():
-            try:
-                result = await OpenAIChatGenerator.run_async(
-                    self, messages, streaming_callback and watch.call_async, **asked
-                )
-                return self._whole(result)
-            except Exception as exc:
-                await asyncio.sleep(self._pause(exc, delay, watch))
+        with metered_call(messages) as call:
+            watch = _Watch(streaming_callback, call)
+            for delay in self._attempts():
+                try:
+                    result = await self._generate_async(messages, streaming_callback and watch.call_async, asked)
+                    return self._whole(result, call)
+                except Exception as exc:
+                    await asyncio.sleep(self._pause(exc, delay, watch))
         raise AssertionError("the last attempt returns or raises")
+
+    def _generate(self, messages: list[ChatMessage] | str, callback: Any, asked: dict[str, Any]) -> _Result:
+        if not callback or self._hides_usage:
+            return OpenAIChatGenerator.run(self, messages, callback, **asked)
+        try:
+            return OpenAIChatGenerator.run(self, messages, callback, **_with_usage(asked))
+        except _REFUSED:
+            result: _Result = OpenAIChatGenerator.run(self, messages, callback, **asked)
+            self._hides_usage = True  # it was that
+            return result
+
+    async def _generate_async(self, messages: list[ChatMessage] | str, callback: Any, asked: dict[str, Any]) -> _Result:
+        if not callback or self._hides_usage:
+            return await OpenAIChatGenerator.run_async(self, messages, callback, **asked)
+        try:
+            return await OpenAIChatGenerator.run_async(self, messages, callback, **_with_usage(asked))
+        except _REFUSED:
+            result: _Result = await OpenAIChatGenerator.run_async(self, messages, callback, **asked)
+            self._hides_usage = True
+            return result
 
     def _client_kwargs(self) -> dict[str, Any]:
         """The client retries nothing: it would also repeat a request that has used up all of its time."""
@@ -145,12 +169,13 @@ class LanguageModel(OpenAIChatGenerator):
             ) from None  # its cause may quote the request, and with it documents
         return wait
 
-    def _whole(self, result: dict[str, list[ChatMessage]]) -> dict[str, list[ChatMessage]]:
+    def _whole(self, result: _Result, call: ModelCall) -> _Result:
         replies = result["replies"]
         if not replies or not ((replies[0].text or "").strip() or replies[0].tool_calls):
             raise self._error("sent something that is not an answer", _NOT_AN_ANSWER)
         if not replies[0].meta.get("finish_reason"):
             raise self._error("broke off in the middle of its answer", "Ask again.")
+        call.ended(replies[0])
         return result
 
     def _failure(self, exc: Exception, *, begun: bool) -> LanguageModelError:
@@ -177,15 +202,17 @@ class LanguageModel(OpenAIChatGenerator):
 
 
 class _Watch:
-    """Remembers whether the caller's callback was called, and whether it was the one that failed."""
+    """Remembers whether the caller's callback was called, with how much, and whether it was the one that failed."""
 
-    def __init__(self, callback: Any) -> None:
+    def __init__(self, callback: Any, metered: ModelCall) -> None:
         self.callback = callback
+        self.metered = metered
         self.called = False
         self.error: Exception | None = None
 
     def call(self, chunk: StreamingChunk) -> None:
         self.called = True
+        self.metered.wrote(chunk.content)
         try:
             self.callback(chunk)
         except Exception as exc:
@@ -194,11 +221,20 @@ class _Watch:
 
     async def call_async(self, chunk: StreamingChunk) -> None:
         self.called = True
+        self.metered.wrote(chunk.content)
         try:
             await self.callback(chunk)
         except Exception as exc:
             self.error = exc
             raise
+
+
+def _with_usage(asked: dict[str, Any]) -> dict[str, Any]:
+    """A streamed answer comes without the count of its tokens unless asked for; some servers refuse to be asked."""
+    return {
+        **asked,
+        "generation_kwargs": {"stream_options": {"include_usage": True}, **(asked["generation_kwargs"] or {})},
+    }
 
 
 def _passing(exc: Exception) -> bool:
