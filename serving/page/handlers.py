@@ -1,0 +1,119 @@
+"""What happens on the page: a question is asked, an answer streams, something fails."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+from uuid import UUID
+
+import chainlit
+from chainlit.config import config
+from chainlit.context import context
+
+from database.errors import DatabaseError, InvalidInputError, LanguageModelError, LimitError, SynapseError
+from serving.page.answer_text import SafeText, answer_markdown, notes
+from serving.page.data_layer import LONGEST_TITLE, PageDataLayer
+from serving.page.sessions import Visitor, current
+
+log = logging.getLogger("synapse.page")
+_layer = PageDataLayer()
+
+RUN = "on_message"
+"""The name by which Chainlit's page knows an answer that can be marked."""
+
+
+def register() -> None:
+    """Give Chainlit our handlers. Each finds the service and the user of its request by itself."""
+    chainlit.data_layer(lambda: _layer)
+    chainlit.password_auth_callback(_no_login)
+    chainlit.on_chat_resume(_resumed)
+    chainlit.action_callback("retry")(_retry)
+    config.code.on_message = _asked
+
+
+async def _no_login(login: str, password: str) -> None:
+    """The page's door signs users in; with this Chainlit knows that there are some."""
+
+
+async def _resumed(thread: Any) -> None:
+    """With this handler Chainlit opens a conversation again, instead of showing it only."""
+
+
+async def _asked(message: chainlit.Message) -> None:
+    await _answer(message.content, parent=message.id)
+
+
+async def _retry(action: Any) -> None:
+    await action.remove()
+    await _answer(str(action.payload.get("question", "")), parent=action.payload.get("parent"))
+
+
+async def _answer(question: str, *, parent: str | None) -> None:
+    """Answer a question in the conversation of this connection, part by part."""
+    visitor = current.get()
+    async with chainlit.Step(name=RUN, type="run", parent_id=parent) as run:
+        shown: Any = chainlit.Message(content="", parent_id=run.id)  # Any: some of its methods have no types
+        safe, reply = SafeText(), None
+        try:
+            session_id = await _conversation(visitor, question)
+            async for part in visitor.service.stream(visitor.identity, question, session_id=session_id):
+                if isinstance(part, str):
+                    await shown.stream_token(safe.add(part))
+                else:
+                    reply = part
+        except SynapseError as exc:
+            await _failed(shown, exc, question, parent)
+            return
+    if reply is None:
+        return
+    answer = reply.answer
+    if reply.message_id is not None:
+        _layer.remember_answer(run.id, reply.message_id)
+    shown.content = answer_markdown(
+        answer.text,
+        [citation.to_dict() for citation in answer.citations],
+        message_id=reply.message_id,
+        note=notes(supported=answer.supported, extractive=answer.extractive),
+    )
+    await shown.update()
+
+
+async def _conversation(visitor: Visitor, question: str) -> UUID:
+    """The conversation of this connection, begun if it is not there, and shown in the browser's address."""
+    thread_id = context.session.thread_id
+    title = " ".join(question.split())[:LONGEST_TITLE]
+    conversations = visitor.service.conversations
+    session = await conversations.create_session_async(visitor.identity, session_id=UUID(thread_id), title=title)
+    await context.emitter.send_window_message({"synapse_conversation": thread_id})
+    return session.id
+
+
+async def _failed(shown: Any, exc: SynapseError, question: str, parent: str | None) -> None:
+    """Say what happened, and offer to ask again; what was written so far stays."""
+    log.warning("a question was not answered: %s", exc.code)
+    if shown.content:
+        await shown.update()
+    sentence, again = _sentence(exc)
+    actions = [
+        chainlit.Action(
+            name="retry", payload={"question": question, "parent": parent}, label="Ask again", icon="rotate-cw"
+        )
+    ]
+    failure: Any = chainlit.Message(content=sentence, actions=actions if again else [], parent_id=parent)
+    failure.is_error = True
+    await failure.send()
+
+
+def _sentence(exc: SynapseError) -> tuple[str, bool]:
+    """What to say of a failure, and whether the same question may succeed later."""
+    match exc:
+        case InvalidInputError():
+            return exc.message, False
+        case LimitError():
+            return " ".join(filter(None, [exc.message, exc.hint])), True
+        case LanguageModelError():
+            return "The language model does not answer at the moment. Your question is still here.", True
+        case DatabaseError():
+            return "The documents cannot be reached at the moment. Your question is still here.", True
+        case _:
+            return "Something went wrong with this question. Your question is still here.", True
