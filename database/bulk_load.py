@@ -185,8 +185,15 @@ class BulkLoad:
             self.connection.execute("SET LOCAL search_path = pg_catalog")
             indexes = self.connection.execute(_SQL["loading_indexes"], self.facts).fetchall()
             triggers = self.connection.execute(_SQL["loading_triggers"], self.facts).fetchall()
-            self.note = {"indexes": indexes, "triggers": triggers, "comment": self.facts["comment"]}
+            self.note = {
+                "indexes": indexes,
+                "triggers": triggers,
+                "forced": self.facts["forced"],
+                "comment": self.facts["comment"],
+            }
             self._comment(_NOTE + json.dumps(self.note))
+            if self.facts["forced"]:  # COPY takes no policies; everyone but the owner they bind on
+                self._execute("ALTER TABLE {table} NO FORCE ROW LEVEL SECURITY")
             for trigger in triggers:
                 self._execute("ALTER TABLE {table} DISABLE TRIGGER {name}", name=Identifier(trigger["name"]))
             for index in indexes:
@@ -226,6 +233,8 @@ class BulkLoad:
             if self.note["triggers"]:
                 functions = SQL(self.note["triggers"][0]["functions"])
                 self._execute(_SQL["rebuild_keywords"], functions=functions)
+            if self.note.get("forced"):
+                self._execute("ALTER TABLE {table} FORCE ROW LEVEL SECURITY")
             self._comment(self.note["comment"])
         self._execute("ANALYZE {table}")
         self.note = None

@@ -1,6 +1,6 @@
 -- table_to_load --
 -- The table, whether questions go to it, and what an unfinished load noted in its comment.
-SELECT c.oid, nspname AS schema, c.relname AS name, obj_description(c.oid, 'pg_class') AS comment,
+SELECT c.oid, nspname AS schema, c.relname AS name, obj_description(c.oid, 'pg_class') AS comment, c.relforcerowsecurity AS forced,
        EXISTS (SELECT FROM embedding_models m WHERE m.active AND to_regclass(quote_ident(m.table_name)) = c.oid) AS active
   FROM pg_class c
   JOIN pg_namespace n ON n.oid = c.relnamespace

@@ -47,5 +47,5 @@ SELECT format('role %s owns table %s, or may act as its owner', rolname, name), 
 SELECT format('role %s inherits the tenant role %s', me.rolname, r.rolname),
        format('GRANT %I TO %I WITH INHERIT FALSE', r.rolname, me.rolname)
   FROM me JOIN pg_roles r ON starts_with(r.rolname, 'synapse_tenant_')
- WHERE NOT rolsuper AND pg_has_role(me.oid, r.oid, 'USAGE')
+ WHERE NOT me.rolsuper AND pg_has_role(me.oid, r.oid, 'USAGE')
  LIMIT 5

@@ -64,10 +64,15 @@ BEGIN
         END IF;
     EXCEPTION WHEN duplicate_object OR unique_violation THEN NULL;  -- in another database of this server, just now
     END;
-    -- Taken, never inherited: without a tenant, the application sees nothing. An owner that policies bind inherits it.
-    EXECUTE format('GRANT synapse_tenant TO %I', bound);
-    EXECUTE format('GRANT %I TO synapse_app WITH INHERIT FALSE, SET TRUE', bound);
-    IF NOT (SELECT rolsuper FROM pg_roles WHERE rolname = current_user) THEN
+    -- Taken, never inherited: without a tenant, the application sees nothing. An owner that policies bind inherits it. What is
+    -- granted already is left: roles belong to all databases of a server, and may be another owner's to grant.
+    IF NOT pg_has_role(bound, 'synapse_tenant', 'USAGE') THEN
+        EXECUTE format('GRANT synapse_tenant TO %I', bound);
+    END IF;
+    IF NOT pg_has_role('synapse_app', bound, 'SET') THEN
+        EXECUTE format('GRANT %I TO synapse_app WITH INHERIT FALSE, SET TRUE', bound);
+    END IF;
+    IF NOT pg_has_role(bound, 'USAGE') THEN
         EXECUTE format('GRANT %I TO CURRENT_USER WITH INHERIT TRUE, SET TRUE', bound);
     END IF;
 

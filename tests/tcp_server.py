@@ -7,9 +7,11 @@ import socket
 import subprocess
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import psycopg
 from psycopg.conninfo import make_conninfo
+from psycopg.sql import SQL, Identifier
 
 from database.embedded import DATABASE, OWNER, EmbeddedServer
 
@@ -57,6 +59,12 @@ class TcpServer(EmbeddedServer):
 
     def _ensure_schema(self) -> None:
         """Nothing: what the tests look at is who makes it."""
+
+
+def drop_roles(connection: psycopg.Connection[Any]) -> None:
+    """Remove our roles from a server that has no database of ours any more."""
+    for (name,) in connection.execute("SELECT rolname FROM pg_roles WHERE starts_with(rolname, 'synapse_')").fetchall():
+        connection.execute(SQL("DROP ROLE {}").format(Identifier(name)))
 
 
 def free_port() -> int:

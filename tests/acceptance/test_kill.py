@@ -24,7 +24,7 @@ def durable(short_folder: Path) -> Iterator[Database]:
     """A database that fsyncs, as a user's does."""
     server = EmbeddedServer(short_folder / "kill")
     server.start()
-    database = Database(server.conninfo(), server=server)
+    database = Database(server.conninfo(), server=server).for_tenant("default")
     yield database
     database.close()
     server.stop()

@@ -23,7 +23,7 @@ USER_OF_THE_SERVER = """
 import sys
 from pathlib import Path
 from database.connection import database_for
-database = database_for(None, home=sys.argv[1])
+database = database_for(None, home=sys.argv[1]).for_tenant("default")
 print(database.read("SELECT count(*) AS n FROM sources")[0]["n"], flush=True)
 sys.stdin.read()
 print(database.read("SELECT count(*) AS n FROM sources")[0]["n"], flush=True)

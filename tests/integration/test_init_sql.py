@@ -16,9 +16,10 @@ import pytest
 from database import models, schema
 from database.connection import Database
 from database.errors import DatabaseUnavailableError
+from database.tenancy import require_bound
 from deploy.write_init_sql import init_sql
 from tests.acceptance.program import Program
-from tests.tcp_server import APPLICATION_PASSWORD, PROJECT, TcpServer, psql
+from tests.tcp_server import APPLICATION_PASSWORD, PROJECT, TcpServer, drop_roles, psql
 
 CATALOG = {
     "columns": """
@@ -72,7 +73,7 @@ def create(tcp_server: TcpServer) -> Iterator[Callable[[], str]]:
         yield created
         for name in names:
             connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
-        connection.execute("DROP ROLE IF EXISTS synapse_app")
+        drop_roles(connection)
 
 
 def catalog(conninfo: str) -> dict[str, list[Any]]:
@@ -101,7 +102,7 @@ def test_it_makes_what_the_upgrade_makes(tcp_server: TcpServer, create: Callable
     done = psql(by_init_sql, "-f", "init.sql")
     assert done.returncode == 0, done.stderr
     for conninfo in (by_alembic, by_init_sql):
-        database = Database(conninfo)
+        database = Database(conninfo).for_tenant("default")
         models.add_model(database, models.EmbeddingModel.named("other/model", dimension=3000, language="german"))
         database.close()
 
@@ -117,7 +118,7 @@ def test_it_makes_what_the_upgrade_makes(tcp_server: TcpServer, create: Callable
 def test_run_twice_it_changes_nothing(tcp_server: TcpServer, create: Callable[[], str]) -> None:
     conninfo = tcp_server.tcp(dbname=create())
     assert psql(conninfo, "-f", "init.sql").returncode == 0
-    database = Database(conninfo)
+    database = Database(conninfo).for_tenant("default")
     models.add_model(database, models.EmbeddingModel.named("other/model", dimension=3))
     models.switch_model(database, "model")
     models.drop_model(database, "all-minilm-l6-v2")
@@ -162,8 +163,10 @@ def test_first_start(tcp_server: TcpServer, create: Callable[[], str], tmp_path:
     assert APPLICATION_PASSWORD not in tcp_server.log.read_text()
 
     application = tcp_server.tcp(user="synapse_app", password=APPLICATION_PASSWORD, dbname=name)
-    database = Database(application)
-    assert database.read("SELECT current_user AS who, count(*) AS n FROM sources") == [{"who": "synapse_app", "n": 0}]
+    database = Database(application).for_tenant("default")
+    assert database.read("SELECT current_user AS who, count(*) AS n FROM sources") == [
+        {"who": "synapse_tenant_default", "n": 0}
+    ]
     database.close()
 
     program = Program(home=tmp_path, environment={"DATABASE_URL": application})
@@ -222,7 +225,11 @@ def test_as_on_a_managed_server(tcp_server: TcpServer, create: Callable[[], str]
         application = tcp_server.tcp(user="synapse_app", password=APPLICATION_PASSWORD, dbname=name)
         if may_create_roles:
             assert schema.grant_login(owner, application_conninfo=application)
-            schema.require_current(Database(application))
+            tenant = Database(application).for_tenant("default")
+            schema.require_current(tenant)
+            assert tenant.read("SELECT count(*) AS n FROM sources") == [{"n": 0}]
+            require_bound(tenant)
+            tenant.close()
         found = catalog(owner)
         assert found["version"] == [f"('{schema.SCHEMA_VERSION}',)"]
         assert not [grant for grant in found["table grants"] if "'anon'" in grant or "'authenticated'" in grant]
@@ -230,6 +237,6 @@ def test_as_on_a_managed_server(tcp_server: TcpServer, create: Callable[[], str]
         with psycopg.connect(tcp_server.tcp(dbname=name), autocommit=True) as admin:
             admin.execute("DROP OWNED BY managed CASCADE")
             admin.execute("REASSIGN OWNED BY managed TO postgres")
-            admin.execute("DROP ROLE IF EXISTS synapse_app")
+            drop_roles(admin)
             for role in ("managed", "anon", "authenticated"):
                 admin.execute(f"DROP ROLE {role}")

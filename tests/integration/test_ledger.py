@@ -183,7 +183,7 @@ def test_many_sources_are_few_round_trips(ledger: Ledger, database: Database) ->
     if "host=/" not in database.conninfo:
         pytest.skip("the relay stands before a socket")
     with relayed(database.conninfo) as (conninfo, relay):
-        far = Database(conninfo)
+        far = Database(conninfo).for_tenant("default")
         counted = []
         for sources in (1, 2, 40):  # the first opens the pool
             before = relay.round_trips

@@ -16,7 +16,7 @@ import psycopg
 import pytest
 
 from database.connection import Database
-from tests.tcp_server import APPLICATION_PASSWORD, PROJECT, TcpServer, free_port, psql
+from tests.tcp_server import APPLICATION_PASSWORD, PROJECT, TcpServer, drop_roles, free_port, psql
 
 pytestmark = pytest.mark.system
 
@@ -56,7 +56,7 @@ def schema_made_by_psql(tcp_server: TcpServer) -> Iterator[None]:
             )
         yield
         server.execute(f"DROP DATABASE {DATABASE} WITH (FORCE)")
-        server.execute("DROP ROLE synapse_app")
+        drop_roles(server)
 
 
 @pytest.fixture
@@ -81,7 +81,9 @@ def pooled(tcp_server: TcpServer, schema_made_by_psql: None, short_folder: Path)
             os.chown(path, nobody.pw_uid, nobody.pw_gid)
         command += ["-u", "nobody"]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    database = Database(tcp_server.tcp(user="synapse_app", password=APPLICATION_PASSWORD, dbname=DATABASE, port=port))
+    database = Database(
+        tcp_server.tcp(user="synapse_app", password=APPLICATION_PASSWORD, dbname=DATABASE, port=port)
+    ).for_tenant("default")
     wait_for(database)
     yield database
     database.close()

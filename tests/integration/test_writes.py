@@ -148,7 +148,7 @@ def test_a_role_without_temporary_tables(
     with psycopg.connect(owner_conninfo, autocommit=True) as connection:
         connection.execute(f"REVOKE ALL ON DATABASE {name} FROM PUBLIC")
         connection.execute(f"GRANT CONNECT ON DATABASE {name} TO synapse_app")
-    hardened = Database(psycopg.conninfo.make_conninfo(database.conninfo, dbname=name))
+    hardened = Database(psycopg.conninfo.make_conninfo(database.conninfo, dbname=name)).for_tenant("default")
     assert write(hardened, [document(n) for n in range(MANY)]) == MANY
     hardened.close()
     assert set(staged) == {"given"}

@@ -20,7 +20,7 @@ RULES = SyncRules(fingerprint="v1", suffixes=frozenset({".txt"}), max_file_bytes
 
 def sync(conninfo: str, folder: str) -> None:
     """Bring the index in line with a folder, once."""
-    database = Database(conninfo)
+    database = Database(conninfo).for_tenant("default")
     ledger = Ledger(database, model=active_model(database))
     settings = Settings(embedding_batch_size=8)
     with IndexingDriver(settings, ledger=ledger, embedder=HashEmbedder(), converter=LineConverter()) as driver:
