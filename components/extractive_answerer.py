@@ -14,6 +14,7 @@ from components.embedders import TextEmbedder
 from components.embedding_precision import Precision
 from components.model_files import DEFAULT_MODEL
 from components.sentences import content_words, sentence_spans
+from components.untrusted_text import as_plain_text
 
 LONGEST_SENTENCE = 500
 """Characters; what is longer is a table or code, and is cut at its lines."""
@@ -180,5 +181,5 @@ def _repeats(one: _Candidate, other: _Candidate) -> bool:
 
 
 def _readable(quote: str) -> str:
-    """The quote on one line, without the marks of a list or a table around it."""
-    return " ".join(re.sub(r"^(?:[-*•>|]|\d+[.)])\s+", "", quote).split()).strip("| ")
+    """The quote on one line, without the marks of a list or a table around it, and without marks that look like ours."""
+    return as_plain_text(" ".join(re.sub(r"^(?:[-*•>|]|\d+[.)])\s+", "", quote).split()).strip("| "))

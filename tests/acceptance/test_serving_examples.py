@@ -62,7 +62,7 @@ def test_the_chat_loop_understands_a_follow_up(elsewhere: Program, tmp_path: Pat
 
 def test_an_agent_asks_the_documents(elsewhere: Program, tmp_path: Path) -> None:
     def reply(messages: list[Message]) -> Reply:
-        if "from the documents below" in messages[0]["content"]:
+        if "<document " in messages[-1]["content"]:
             return "It is 24 months [1]."  # the query pipeline's own question
         if messages[-1]["role"] == "tool":
             return f"The documents say: {messages[-1]['content']}"
