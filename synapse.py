@@ -5,7 +5,24 @@ import sys
 
 import typer
 
-from commands import ask, chat, database, documents, evaluate, fields, index, migrate, models, recall, search, tenants
+from commands import (
+    ask,
+    chat,
+    conversations,
+    database,
+    documents,
+    evaluate,
+    fields,
+    index,
+    keys,
+    migrate,
+    models,
+    recall,
+    search,
+    tenants,
+    usage,
+    users,
+)
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -20,10 +37,14 @@ app.command()(search.search)
 app.command()(chat.chat)
 app.command()(evaluate.evaluate)
 app.command()(recall.recall)
+app.command()(usage.usage)
 app.add_typer(documents.app, name="documents")
 app.add_typer(models.app, name="models")
 app.add_typer(fields.app, name="fields")
 app.add_typer(tenants.app, name="tenants")
+app.add_typer(users.app, name="users")
+app.add_typer(keys.app, name="keys")
+app.add_typer(conversations.app, name="conversations")
 app.add_typer(migrate.app, name="migrate")
 app.add_typer(database.app, name="database")
 

@@ -15,7 +15,7 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from uuid import UUID, uuid4
@@ -23,7 +23,7 @@ from uuid import UUID, uuid4
 from components.token_meter import TokenMeter
 from database.conversation_queries import storable
 from database.conversations import Conversations, TurnAnswer, Usage
-from database.errors import DatabaseUnavailableError, LimitError, SynapseError
+from database.errors import DatabaseUnavailableError, LimitError, NotFoundError, SynapseError
 
 if TYPE_CHECKING:
     from components.answers import Answer
@@ -93,6 +93,7 @@ class Conversing:
         filters: Filters = None,
         top_k: int | None = None,
         store: bool = True,
+        create: bool = False,
     ) -> AsyncIterator[str | Reply]:
         """
         Answer a question part by part.
@@ -104,6 +105,7 @@ class Conversing:
         :param filters: An expression, a mapping or a Haystack filter.
         :param top_k: How many documents to answer from; `None` means the settings' number.
         :param store: Whether to store the turn; false only counts what it cost.
+        :param create: Whether the conversation, where `session_id` names one that is not there, begins with this turn.
         :returns: The parts of the answer's text as they are written, and last a `Reply`.
         :raises NotFoundError: If the conversation is not there, or not the caller's.
         :raises LimitError: If the tokens of the day are used up.
@@ -116,10 +118,11 @@ class Conversing:
             _check_spent(await self.conversations.tokens_today_async(identity), limit)
         if session_id is not None:
             # Also where a history is given: nobody asks in a conversation that is not theirs.
-            last = await self.conversations.messages_async(identity, session_id, last=2 * REMEMBERED_TURNS)
-            history = _history(last) if history is None else history
+            with suppress(NotFoundError) if create else nullcontext():
+                last = await self.conversations.messages_async(identity, session_id, last=2 * REMEMBERED_TURNS)
+                history = _history(last) if history is None else history
         assistant = await asyncio.to_thread(self.assistant_for, identity.tenant)
-        turn = _Turn(identity, question, session_id, model=assistant.settings.llm_model, store=store)
+        turn = _Turn(identity, question, session_id, model=assistant.settings.llm_model, store=store, create=create)
         parts: asyncio.Queue[str | None] = asyncio.Queue()
 
         async def asked() -> Answer:
@@ -154,10 +157,18 @@ class Conversing:
         filters: Filters = None,
         top_k: int | None = None,
         store: bool = True,
+        create: bool = False,
     ) -> Reply:
         """`stream`, for who wants the whole answer at once."""
         parts = self.stream(
-            identity, question, session_id=session_id, history=history, filters=filters, top_k=top_k, store=store
+            identity,
+            question,
+            session_id=session_id,
+            history=history,
+            filters=filters,
+            top_k=top_k,
+            store=store,
+            create=create,
         )
         async for part in parts:
             if isinstance(part, Reply):
@@ -174,6 +185,7 @@ class Conversing:
         filters: Filters = None,
         top_k: int | None = None,
         store: bool = True,
+        create: bool = False,
         on_text: Callable[[str], None] | None = None,
     ) -> Reply:
         """
@@ -186,10 +198,11 @@ class Conversing:
         if (limit := self._limit(identity)) is not None:
             _check_spent(self.conversations.tokens_today(identity), limit)
         if session_id is not None:
-            last = self.conversations.messages(identity, session_id, last=2 * REMEMBERED_TURNS)
-            history = _history(last) if history is None else history
+            with suppress(NotFoundError) if create else nullcontext():
+                last = self.conversations.messages(identity, session_id, last=2 * REMEMBERED_TURNS)
+                history = _history(last) if history is None else history
         assistant = self.assistant_for(identity.tenant)
-        turn = _Turn(identity, question, session_id, model=assistant.settings.llm_model, store=store)
+        turn = _Turn(identity, question, session_id, model=assistant.settings.llm_model, store=store, create=create)
 
         def heard(part: str) -> None:
             turn.parts.append(part)
@@ -255,10 +268,12 @@ class Conversing:
 class _Turn:
     """A question that is being answered."""
 
-    def __init__(self, identity: Identity, question: str, session_id: UUID | None, *, model: str, store: bool) -> None:
+    def __init__(
+        self, identity: Identity, question: str, session_id: UUID | None, *, model: str, store: bool, create: bool
+    ) -> None:
         self.identity = identity
         self.question = question
-        self.create = session_id is None
+        self.create = create or session_id is None
         self.session_id = session_id or uuid4()
         self.message_id = uuid4()
         self.model = model
