@@ -20,12 +20,12 @@ from serving.front.refusals import Refusal
 from serving.identity import client_address, current
 
 if TYPE_CHECKING:
-    from starlette.types import ASGIApp, Message, Receive, Scope, Send
+    from starlette.types import ASGIApp, Receive, Scope, Send
 
     from database.accounts import Identity
 
 ATTEMPTS_PER_MINUTE = 20
-"""Keys and passwords that one address may get wrong per minute."""
+"""Keys that one address may get wrong per minute."""
 
 FAILURE_SECONDS = 0.1
 """A refusal takes at least this long, whether a key is malformed, unknown, revoked or another tenant's."""
@@ -58,9 +58,9 @@ class Authentication:
         area = area_of(scope)
         if scope["type"] not in ("http", "websocket") or area is Area.HEALTH:
             await self.app(scope, receive, send)
-        elif area is Area.PAGE:
-            await self._page(scope, receive, send)
-        elif scope["type"] == "websocket":
+        elif area is Area.PAGE and self.local is None:
+            await self.app(scope, receive, send)  # it has logins and sessions of its own
+        elif area is Area.API and scope["type"] == "websocket":
             await send({"type": "websocket.close", "code": 1008})  # nothing of the API speaks it
         else:
             identity = await (self.local() if self.local else self._identified(scope))
@@ -91,27 +91,12 @@ class Authentication:
             headers={"WWW-Authenticate": 'Bearer realm="synapse"', "Connection": "close"},
         )
 
-    async def _page(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """The page has sessions of its own; wrong passwords are counted like wrong keys."""
-        if scope["type"] != "http" or scope["method"] != "POST" or not scope["path"].endswith("/login"):
-            await self.app(scope, receive, send)
-            return
-        address = client_address(scope)
-        self._require_attempts(address)
-
-        async def counting(message: Message) -> None:
-            if message["type"] == "http.response.start" and message["status"] in (400, 401, 403):
-                self.failures.take(address, size=ATTEMPTS_PER_MINUTE)
-            await send(message)
-
-        await self.app(scope, receive, counting)
-
     def _require_attempts(self, address: str) -> None:
         level = self.failures.look(address, size=ATTEMPTS_PER_MINUTE)
         if not level.allowed:
             raise Refusal(
                 429,
-                "Too many attempts with wrong keys or passwords.",
+                "Too many wrong keys came from this address.",
                 hint=f"Wait {level.wait} seconds.",
                 headers={"Retry-After": str(level.wait), "Connection": "close"},
             )

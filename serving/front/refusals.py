@@ -9,6 +9,7 @@ and below `/v1/` in OpenAI's, which its clients know: {"error": {"message", "typ
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +26,8 @@ STATUS = {
     "data_refused": 400,
     "not_found": 404,
     "refused": 409,
+    "limit": 429,
+    "unknown_tenant": 401,
     "language_model": 502,
     "database_unavailable": 503,
     "schema": 503,
@@ -103,13 +106,21 @@ def refusal_for(exc: BaseException) -> Refusal:
 
 def _refusal_for_ours(exc: SynapseError) -> Refusal:
     status = STATUS.get(exc.code, 500)
+    if status == 401:  # which tenants there are is not for strangers
+        return Refusal(401, "A valid API key was expected.")
     if status < 500:
-        return Refusal(status, exc.message, code=exc.code, hint=exc.hint)
+        later = {"Retry-After": str(_until_midnight())} if status == 429 else {}
+        return Refusal(status, exc.message, code=exc.code, hint=exc.hint, headers=later)
     message = _OURS_TO_KNOW.get(exc.code, "The service failed.")
     headers = {"Retry-After": str(RETRY_AFTER)} if status == 503 else {}
     return Refusal(
         status, message, code=exc.code, hint="Try again; the log tells more under request_id.", headers=headers
     )
+
+
+def _until_midnight() -> int:
+    """Seconds until the limits of a day begin anew, UTC."""
+    return 86400 - int(time.time()) % 86400
 
 
 def error_body(refusal: Refusal, scope: Scope) -> dict[str, Any]:

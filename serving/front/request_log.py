@@ -11,6 +11,7 @@ from uuid import UUID
 
 from serving.front.areas import route_of
 from serving.identity import identity_of
+from serving.observability.metrics import RUNNING, observe_request
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -46,25 +47,29 @@ class RequestLog:
                 message = {**message, "headers": [*kept, (b"x-request-id", request_id.encode())]}
             await send(message)
 
+        RUNNING.inc()
         try:
             await self.app(scope, receive, naming)
         finally:
+            RUNNING.dec()
             _note(scope, request_id, status, time.perf_counter() - began)
 
 
 def _note(scope: Scope, request_id: str, status: int, seconds: float) -> None:
     identity = identity_of(scope)
     method = scope["method"] if scope["method"] in _METHODS else "OTHER"
+    route = route_of(scope)
     fields = {
         "method": method,
-        "route": route_of(scope),
+        "route": route,
         "status": status,
         "ms": round(seconds * 1000, 1),
         "tenant": identity.tenant if identity else None,
         "key": str(identity.key_id)[:8] if identity and identity.key_id else None,
         "request_id": request_id,
     }
-    log.info("%s %s %d", method, fields["route"], status, extra=fields)
+    observe_request(method, route, status, seconds)
+    log.info("%s %s %d", method, route, status, extra=fields)
 
 
 def _request_id(scope: Scope) -> str:

@@ -13,6 +13,7 @@ from pydantic import BaseModel
 
 from config import Settings
 from database.accounts import Identity
+from database.connection import Database
 from serving import front
 
 ANNA = Identity(tenant="acme", user_id=UUID(int=1), user_name="anna", key_id=UUID(int=0xABC << 100))
@@ -49,6 +50,8 @@ class FrontService:
     settings: Settings = field(default_factory=Settings)
     accounts: FrontAccounts = field(default_factory=FrontAccounts)
     found: dict[str, Any] = field(default_factory=lambda: {"database": True, "schema": True, "model": True})
+
+    database: Database = field(default_factory=lambda: Database("host=127.0.0.1 port=1 user=nobody"))
 
     async def ready(self) -> dict[str, Any]:
         return self.found

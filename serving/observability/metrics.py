@@ -1,0 +1,149 @@
+"""
+What the service counts, for Prometheus.
+
+Labels have few values each: no tenant, no key, no path, as each value of a label is a time series that someone's
+Prometheus keeps.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Iterator
+from typing import TYPE_CHECKING, Any
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.core import GaugeMetricFamily
+
+if TYPE_CHECKING:
+    from components.answers import Answer
+    from database.connection import Database
+    from pipelines.answering import Found
+    from pipelines.conversing import Reply
+
+REGISTRY = CollectorRegistry()
+
+_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
+_STAGE_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+
+REQUESTS = Counter("synapse_requests", "Requests that were answered.", ["method", "route", "status"], registry=REGISTRY)
+REQUEST_SECONDS = Histogram(
+    "synapse_request_seconds",
+    "From a request to the end of its answer.",
+    ["route"],
+    buckets=_SECONDS,
+    registry=REGISTRY,
+)
+RUNNING = Gauge("synapse_requests_running", "Requests that are being answered.", registry=REGISTRY)
+STAGE_SECONDS = Histogram(
+    "synapse_stage_seconds",
+    "What each step of a question took: embedder, retriever, llm …",
+    ["stage"],
+    buckets=_STAGE_SECONDS,
+    registry=REGISTRY,
+)
+ANSWERS = Counter(
+    "synapse_answers",
+    "Questions, by what became of them: answered, empty, failed, left.",
+    ["outcome"],
+    registry=REGISTRY,
+)
+TOKENS = Counter("synapse_tokens", "Tokens of the language model.", ["direction"], registry=REGISTRY)
+FIRST_TEXT_SECONDS = Histogram(
+    "synapse_first_text_seconds",
+    "From a question to the first words of its answer.",
+    buckets=_SECONDS,
+    registry=REGISTRY,
+)
+
+
+def observe_request(method: str, route: str, status: int, seconds: float) -> None:
+    """Count a request."""
+    REQUESTS.labels(method, route, str(status)).inc()
+    REQUEST_SECONDS.labels(route).observe(seconds)
+
+
+def observe_found(found: Found) -> None:
+    """Count what each step of a search took."""
+    _observe_stages(found.timings_ms)
+
+
+def observe_answer(answer: Answer) -> None:
+    """Count an answer, and what each step took."""
+    ANSWERS.labels("answered" if answer.supported else "empty").inc()
+    _observe_stages(answer.timings_ms)
+
+
+async def observed(parts: AsyncIterator[str | Reply]) -> AsyncIterator[str | Reply]:
+    """
+    The parts of an answer as they come, counted on their way: the first words, the answer, its tokens.
+
+    :param parts: As `Service.stream` gives them: texts, and last a `Reply`.
+    """
+    began, first, outcome = time.perf_counter(), True, "left"
+    try:
+        async for part in parts:
+            if first and isinstance(part, str) and part:
+                FIRST_TEXT_SECONDS.observe(time.perf_counter() - began)
+                first = False
+            if not isinstance(part, str):
+                outcome = ""
+                _observe_reply(part)
+            yield part
+    except Exception:
+        outcome = "failed"
+        raise
+    finally:
+        if outcome:
+            ANSWERS.labels(outcome).inc()
+
+
+def exposition(database: Database, *, gauges: dict[str, float] | None = None) -> bytes:
+    """
+    Everything, as Prometheus reads it.
+
+    :param database: Whose pools are in use.
+    :param gauges: What else there is to tell right now: values by name, without the prefix.
+    """
+    now = CollectorRegistry()
+    now.register(_Now(database, gauges or {}))  # type: ignore[arg-type]
+    return generate_latest(REGISTRY) + generate_latest(now)
+
+
+def _observe_reply(reply: Reply) -> None:
+    observe_answer(reply.answer)
+    TOKENS.labels("in").inc(reply.tokens_in or 0)
+    TOKENS.labels("out").inc(reply.tokens_out or 0)
+
+
+def _observe_stages(timings_ms: dict[str, float]) -> None:
+    for stage, milliseconds in timings_ms.items():
+        STAGE_SECONDS.labels(stage).observe(milliseconds / 1000)
+
+
+class _Now:
+    """What is asked for with each scrape, instead of being counted."""
+
+    def __init__(self, database: Database, gauges: dict[str, float]) -> None:
+        self._database = database
+        self._gauges = gauges
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        pool = GaugeMetricFamily("synapse_pool_connections", "The pools' connections to PostgreSQL.", labels=["state"])
+        for state, number in pool_use(self._database).items():
+            pool.add_metric([state], number)
+        yield pool
+        for name, value in self._gauges.items():
+            yield GaugeMetricFamily(f"synapse_{name}", name.replace("_", " ").capitalize() + ".", value=value)
+
+
+def pool_use(database: Database) -> dict[str, int]:
+    """
+    What the pools of a database hold.
+
+    :returns: `open`, `idle`, `most` connections, and how many requests are `waiting` for one.
+    """
+    kept = database._pools
+    pools: list[Any] = [kept.pool, *kept.asynchronous.values()]
+    found = [pool.get_stats() for pool in pools if pool is not None]
+    names = {"open": "pool_size", "idle": "pool_available", "most": "pool_max", "waiting": "requests_waiting"}
+    return {name: sum(stats.get(key, 0) for stats in found) for name, key in names.items()}
