@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from serving.front import install as install_front
 from serving.hayhooks_host import bare_app
@@ -30,7 +30,8 @@ def build_app(settings: Settings, *, auth: bool = True, page: bool = True, servi
     :param service: What does the work; `None` means one of its own. The app's lifespan starts and closes it.
     """
     service = service or Service(settings)
-    app = bare_app(_wrappers(service))
+    sources = f"{settings.public_url or ''}/sources" if page else None
+    app = bare_app(_wrappers(service, sources_url=sources))
     app.title, app.description, app.version = "Synapse", DESCRIPTION, "1"
     app.state.service = service
     _include_routes(app)
@@ -55,12 +56,12 @@ def build_app(settings: Settings, *, auth: bool = True, page: bool = True, servi
     return app
 
 
-def _wrappers(service: Service) -> dict[str, object]:
+def _wrappers(service: Service, *, sources_url: str | None) -> dict[str, Any]:
     from serving.routes.asking import ANSWERING, SEARCHING
     from serving.wrappers.answering import AnsweringWrapper
     from serving.wrappers.searching import SearchingWrapper
 
-    return {ANSWERING: AnsweringWrapper(service), SEARCHING: SearchingWrapper(service)}
+    return {ANSWERING: AnsweringWrapper(service, sources_url=sources_url), SEARCHING: SearchingWrapper(service)}
 
 
 def _include_routes(app: FastAPI) -> None:

@@ -1,5 +1,5 @@
 """
-Hayhooks' application without anything that Hayhooks offers by default.
+Hayhooks' application without anything that Hayhooks offers by default. The only module that imports it.
 
 Its routes deploy uploaded Python, draw and trace; its settings come from the environment, and its import reads the `.env`
 of the working folder. Here its settings are ours alone, its routes are gone, and its registry is one that cannot change.
@@ -13,9 +13,41 @@ from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
+
+@contextmanager
+def _own_environment() -> Iterator[None]:
+    """While it is imported: an environment without its variables; and afterwards, without those of a foreign `.env`."""
+    before = dict(os.environ)
+    for name in before:
+        if name.startswith("HAYHOOKS_") or name == "LOG":
+            del os.environ[name]
+    try:
+        yield
+    finally:
+        for name in os.environ.keys() - before.keys():
+            del os.environ[name]
+        os.environ.update(before)
+
+
+with _own_environment():
+    from hayhooks import BasePipelineWrapper
+    from hayhooks.server.app import create_app
+    from hayhooks.server.pipelines.registry import ImmutablePipelineRegistry, PipelineRegistration
+    from hayhooks.server.tracing import SPAN_OPENAI_RUN, SPAN_PIPELINE_RUN, trace_async_stream, trace_operation
+    from hayhooks.server.utils.module_loader import create_pipeline_wrapper_instance
+    from hayhooks.settings import AppSettings, settings
+
 if TYPE_CHECKING:
     from fastapi import FastAPI
-    from hayhooks import BasePipelineWrapper
+
+__all__ = [
+    "SPAN_OPENAI_RUN",
+    "SPAN_PIPELINE_RUN",
+    "BasePipelineWrapper",
+    "bare_app",
+    "trace_async_stream",
+    "trace_operation",
+]
 
 KEPT_ROUTES = ("/openapi.json", "/docs")
 
@@ -38,36 +70,17 @@ def bare_app(wrappers: Mapping[str, BasePipelineWrapper]) -> FastAPI:
     :param wrappers: The pipelines by name, made and configured; `app.state.pipeline_registry` knows them, and no others
         can be added.
     """
-    with _own_environment():
-        from hayhooks.server.app import create_app
-        from hayhooks.server.pipelines.registry import ImmutablePipelineRegistry, PipelineRegistration
-        from hayhooks.server.utils.module_loader import create_pipeline_wrapper_instance
-        from hayhooks.settings import AppSettings, settings
     for name, field in AppSettings.model_fields.items():
         setattr(settings, name, _SETTINGS.get(name, field.get_default(call_default_factory=True)))
     app: FastAPI = create_app()
     app.router.routes[:] = [route for route in app.router.routes if getattr(route, "path", None) in KEPT_ROUTES]
     app.user_middleware.clear()  # CORS for everyone, and request ids, which are ours to give
-    prepared = {
-        name: create_pipeline_wrapper_instance(SimpleNamespace(PipelineWrapper=lambda made=wrapper: made))
-        for name, wrapper in wrappers.items()
-    }
     app.state.pipeline_registry = ImmutablePipelineRegistry(
-        PipelineRegistration(name, wrapper, {}) for name, wrapper in prepared.items()
+        PipelineRegistration(name, _prepared(wrapper), {}) for name, wrapper in wrappers.items()
     )
     return app
 
 
-@contextmanager
-def _own_environment() -> Iterator[None]:
-    """While Hayhooks is imported: an environment without its variables, and afterwards without those of a foreign `.env`."""
-    before = dict(os.environ)
-    for name in before:
-        if name.startswith("HAYHOOKS_") or name == "LOG":
-            del os.environ[name]
-    try:
-        yield
-    finally:
-        for name in os.environ.keys() - before.keys():
-            del os.environ[name]
-        os.environ.update(before)
+def _prepared(wrapper: BasePipelineWrapper) -> BasePipelineWrapper:
+    """Hayhooks sets a wrapper up where it makes it from the class `PipelineWrapper` of a module."""
+    return create_pipeline_wrapper_instance(SimpleNamespace(PipelineWrapper=lambda: wrapper))

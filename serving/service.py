@@ -64,13 +64,13 @@ class Service:
         self.database: Database = database_for(settings.database_url, home=str(settings.home))
         self.accounts = Accounts(self.database)
         self.conversations = Conversations(self.database)
-        self.conversing = Conversing(self.assistant, self.conversations)
+        self.conversing = Conversing(self.assistant, self.conversations, daily_tokens=settings.daily_tokens)
         self.uploads = Uploads(settings)
         self._assistants: OrderedDict[str, Assistant] = OrderedDict()
         self._lock = threading.Lock()
         # Embedding keeps the processors busy: more threads than this only make everyone wait.
         self._threads = ThreadPoolExecutor(max_workers=max(4, os.cpu_count() or 1), thread_name_prefix="synapse")
-        self.running = Detached()
+        self.running = Detached()  # streams that are being sent
         self._warm = False
 
     async def start(self) -> None:
@@ -82,6 +82,7 @@ class Service:
     async def close(self) -> None:
         """Let go of everything; what is still being written is stopped, and stored as far as it came."""
         await self.running.close()
+        await self.conversing.drain()
         await self.uploads.close()
         self._threads.shutdown(wait=False, cancel_futures=True)
         await self.conversations.close_async()
@@ -136,7 +137,7 @@ class Service:
         search = self.assistant(identity.tenant).search
         return await self.in_thread(search, question, filters=filters, top_k=top_k)
 
-    async def stream(
+    def stream(
         self,
         identity: Identity,
         question: str,
@@ -145,27 +146,36 @@ class Service:
         history: History | None = None,
         filters: Filters = None,
         top_k: int | None = None,
+        create: bool = False,
     ) -> AsyncIterator[str | Reply]:
         """
         Answer a question of the caller's, part by part, and last the whole; see `Conversing.stream`.
 
-        It runs in a task of its own: servers cancel a request whose client is gone at every single await, also while what
-        was written is being stored.
+        :raises InvalidInputError: If it is beyond the service's limits; the rest is raised with the first part.
         """
         self.check(question, top_k)
-        parts = self.conversing.stream(
-            identity, question, session_id=session_id, history=history, filters=filters, top_k=top_k
+        return self.conversing.stream(
+            identity,
+            question,
+            session_id=session_id,
+            history=history,
+            filters=filters,
+            top_k=top_k,
+            create=create,
         )
-        async for part in self.running.iterate(parts):
-            yield part
 
-    async def ask(self, identity: Identity, question: str, **options: Any) -> Reply:
-        """`stream`, whose last part alone is of interest."""
-        last: Any = None
-        async for part in self.stream(identity, question, **options):
-            last = part
-        reply: Reply = last
-        return reply
+    async def ask(
+        self,
+        identity: Identity,
+        question: str,
+        *,
+        session_id: UUID | None = None,
+        filters: Filters = None,
+        top_k: int | None = None,
+    ) -> Reply:
+        """Answer a question of the caller's; see `Conversing.ask`."""
+        self.check(question, top_k)
+        return await self.conversing.ask(identity, question, session_id=session_id, filters=filters, top_k=top_k)
 
     async def in_thread(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run what blocks in one of a few threads of the service's own."""

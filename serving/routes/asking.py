@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from fastapi import APIRouter, Request
-from hayhooks.server.tracing import SPAN_PIPELINE_RUN, trace_operation
 
+from serving.hayhooks_host import SPAN_PIPELINE_RUN, BasePipelineWrapper, trace_operation
 from serving.routes.forms import AskBody, AskForm, SearchBody, SearchForm, errors
-
-if TYPE_CHECKING:
-    from hayhooks import BasePipelineWrapper
 
 ANSWERING, SEARCHING = "synapse", "search"
 """Names of the pipelines; the first is also what OpenAI's clients know as the model."""

@@ -11,10 +11,10 @@ from typing import Any
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 from fastapi_openai_compat import ChatCompletion, ChatRequest, ModelsResponse  # type: ignore[import-untyped]
-from hayhooks.server.tracing import SPAN_OPENAI_RUN, trace_async_stream, trace_operation
 
 from serving.front.errors import log_failure
 from serving.front.refusals import Refusal, error_body, refusal_for
+from serving.hayhooks_host import SPAN_OPENAI_RUN, trace_async_stream, trace_operation
 from serving.routes.asking import ANSWERING, pipeline
 from serving.routes.forms import errors
 

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
 from typing import TYPE_CHECKING, Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
-from hayhooks import BasePipelineWrapper
 from starlette.datastructures import Headers
 
 from database.errors import InvalidInputError
 from serving.callers import caller
+from serving.hayhooks_host import BasePipelineWrapper
 from serving.wrappers.completions import Completion
 from serving.wrappers.messages import read_messages
 
 if TYPE_CHECKING:
     from fastapi_openai_compat import ChatCompletion  # type: ignore[import-untyped]
 
+    from pipelines.answering import Filters
     from pipelines.conversing import Reply
     from serving.service import Service
 
@@ -28,11 +29,13 @@ class AnsweringWrapper(BasePipelineWrapper):
     Answers questions of the request's caller from the documents of their tenant.
 
     :param service: What answers.
+    :param sources_url: Where the page shows what an answer cites; `None` where there is no page.
     """
 
-    def __init__(self, service: Service) -> None:
+    def __init__(self, service: Service, *, sources_url: str | None = None) -> None:
         super().__init__()
         self._service = service
+        self._sources_url = sources_url
 
     def setup(self) -> None:
         """Nothing: each tenant's pipeline is the service's to build."""
@@ -70,16 +73,18 @@ class AnsweringWrapper(BasePipelineWrapper):
         :returns: The completion, or its chunks where `stream` is asked for.
         """
         conversation = read_messages(messages)
-        session_id = read_session(body.get("session_id") or (headers.get(SESSION_HEADER) if headers else None))
+        known = read_session(body.get("session_id") or (headers.get(SESSION_HEADER) if headers else None))
+        session_id = known or uuid4()
         parts = self._service.stream(
             caller(),
             conversation.question,
             session_id=session_id,
-            history=None if session_id else conversation.history,
-            filters=body.get("filters"),
+            create=known is None,
+            history=None if known else conversation.history,
+            filters=read_filters(body.get("filters")),
             top_k=_whole_number(body.get("top_k"), name="top_k"),
         )
-        completion = Completion(model)
+        completion = Completion(model, session_id=session_id, sources_url=self._sources_url)
         if body.get("stream"):
             options = body.get("stream_options")
             return completion.chunks(
@@ -113,6 +118,17 @@ def read_session(text: Any) -> UUID | None:
             "A session_id was expected that an earlier answer gave, but it is no UUID.",
             hint="Leave it out to begin a conversation.",
         ) from None
+
+
+def read_filters(value: Any) -> Filters:
+    """
+    A filter as a client may write it.
+
+    :raises InvalidInputError: If it is neither an expression nor a mapping.
+    """
+    if value is None or isinstance(value, str | dict):
+        return value
+    raise InvalidInputError("filters must be an expression or an object, but is neither.")
 
 
 def _whole_number(value: Any, *, name: str) -> int | None:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from hayhooks import BasePipelineWrapper
-
 from components.answers import document_to_dict
 from serving.callers import caller
+from serving.hayhooks_host import BasePipelineWrapper
 
 if TYPE_CHECKING:
     from serving.service import Service
