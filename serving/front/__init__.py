@@ -11,7 +11,7 @@ What stands before every route, outermost first. The order is the point:
 8. `Bodies`           counts what comes in; nothing has been read before it.
 9. `Authentication`   nobody gets further without a key, and strangers take no slots.
 10. `Rates`           needs to know who asks.
-11. `Lifeline`        gives up on what takes too long, and on clients that left; what it ends keeps its slot until it has.
+11. `Lifeline`        gives up on what takes too long, and on clients that left.
 12. `Slots`           innermost, so that a slot is taken exactly as long as a route works.
 
 All are plain ASGI: Starlette's BaseHTTPMiddleware would break streams, context variables and cancelling. What a route

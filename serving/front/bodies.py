@@ -77,7 +77,7 @@ class _Body:
             async with asyncio.timeout(self.grace + self.received / SLOWEST - self.waited):
                 message = await self._receive()
         except TimeoutError:
-            raise Refusal(408, "The request's body came in too slowly.", headers={"Connection": "close"}) from None
+            raise Refusal(408, "The request's body came in too slowly.") from None
         self.waited += time.monotonic() - began
         self.received += len(message.get("body", b""))
         self.complete = message["type"] == "http.disconnect" or not message.get("more_body", False)
@@ -88,7 +88,8 @@ class _Body:
     async def send(self, message: Message) -> None:
         """An answer before the whole body is there ends the connection: nobody is going to read the rest."""
         if message["type"] == "http.response.start" and not self.complete:
-            message = {**message, "headers": [*message.get("headers", []), (b"connection", b"close")]}
+            kept = [pair for pair in message.get("headers", []) if pair[0].lower() != b"connection"]
+            message = {**message, "headers": [*kept, (b"connection", b"close")]}
         await self._send(message)
 
     def too_large(self) -> Refusal:

@@ -23,7 +23,7 @@ class Lifeline:
     Gives up on a request after a while in which nothing moved: no byte came in, none went out.
 
     That is the time to an answer's first byte, and between two parts of a stream; a stream that goes on may last.
-    What is given up is cancelled. What cannot be (a thread) ends by itself, and its slot is taken until then.
+    What is given up is cancelled; a thread that it waited for ends by itself.
 
     :param seconds: How long nothing may move.
     """
