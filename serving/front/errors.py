@@ -11,6 +11,7 @@ from starlette.responses import Response
 
 from database.errors import SynapseError
 from serving.front.refusals import Refusal, error_body, refusal_for, send_refusal
+from serving.observability.logs import said
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -53,10 +54,9 @@ def log_failure(exc: BaseException, refusal: Refusal, scope: Scope) -> None:
     extra = {"request_id": scope.get("state", {}).get("request_id"), "code": refusal.code}
     if isinstance(exc, Refusal):
         log.warning("refused: %s", exc.message, extra=extra)
-    elif isinstance(exc, SynapseError):
-        log.error("failed: %s", exc.message, extra=extra, exc_info=exc.__cause__)
-    else:
-        log.error("failed: %s", type(exc).__name__, extra=extra, exc_info=exc)
+    else:  # of our own errors the place is known: what counts is what caused them
+        shown = exc.__cause__ if isinstance(exc, SynapseError) else exc
+        log.error("failed: %s", said(exc), extra=extra, exc_info=shown)
 
 
 def install_handlers(app: FastAPI) -> None:

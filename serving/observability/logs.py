@@ -25,6 +25,9 @@ FIELDS = ("method", "route", "status", "ms", "tenant", "key", "code", "request_i
 _HARMLESS = (TypeError, AttributeError, NameError, ImportError, IndexError, NotImplementedError, TimeoutError)
 """Errors whose messages name what stands in the program, not what it works on."""
 
+_QUOTING = frozenset({"database", "data_refused", "invalid_input", "not_found"})
+"""Codes of our own errors whose messages repeat what PostgreSQL or a caller said."""
+
 QUIET = ("httpx", "httpcore", "openai", "uvicorn.access", "haystack", "engineio", "socketio", "mcp", "urllib3")
 """Libraries that log each request or step; their warnings are still shown."""
 
@@ -89,7 +92,7 @@ def described(exc: BaseException | None) -> str:
     """Where an exception and its causes came from; of what they say, only what cannot quote anyone's text."""
     parts: list[str] = []
     while exc is not None and len(parts) < 10:
-        parts.append(f"{_frames(exc.__traceback__)}{_said(exc)}")
+        parts.append(f"{_frames(exc.__traceback__)}{said(exc)}")
         exc = exc.__cause__ or (None if exc.__suppress_context__ else exc.__context__)
     return "\ncaused by:\n".join(parts)
 
@@ -98,10 +101,11 @@ def _frames(trace: TracebackType | None) -> str:
     return "".join(traceback.format_tb(trace))
 
 
-def _said(exc: BaseException) -> str:
+def said(exc: BaseException) -> str:
+    """The name of an exception, and its message where that cannot quote anyone's text."""
     name = f"{type(exc).__module__}.{type(exc).__qualname__}"
     if isinstance(exc, SynapseError):
-        return f"{name}: {exc.message}"
+        return f"{name}: {exc.message}" if exc.code not in _QUOTING else name
     if state := getattr(exc, "sqlstate", None):
         return f"{name} (SQLSTATE {state})"
     return f"{name}: {exc}" if type(exc) in _HARMLESS else name

@@ -35,7 +35,8 @@ TAGS = frozenset(
 )
 """Haystack's tags that are kept; others hold what a pipeline works on."""
 
-FLUSH_MS = 5000
+EXPORT_SECONDS = 3.0
+"""How long a collector may take; at the end of the service, the last spans are given up after it."""
 
 
 class Traces:
@@ -49,7 +50,7 @@ class Traces:
 
     def __init__(self, endpoint: str) -> None:
         self._provider = TracerProvider(resource=Resource.create({"service.name": "synapse"}))
-        exporter = OTLPSpanExporter(endpoint=f"{endpoint.rstrip('/')}/v1/traces")
+        exporter = OTLPSpanExporter(endpoint=f"{endpoint.rstrip('/')}/v1/traces", timeout=EXPORT_SECONDS)
         self._provider.add_span_processor(BatchSpanProcessor(exporter))
         self.tracer = self._provider.get_tracer("synapse")
         enable_tracing(PipelineTracer(self.tracer))
@@ -57,7 +58,7 @@ class Traces:
     def close(self) -> None:
         """Send what is left, for a few seconds at most."""
         disable_tracing()
-        self._provider.force_flush(FLUSH_MS)
+        self._provider.force_flush(round(EXPORT_SECONDS * 1000))
         self._provider.shutdown()
 
 
