@@ -140,10 +140,9 @@ def runs(json_: JsonFlag = False) -> None:
     """The migrations that were run, oldest first."""
     with errors_reported(json_):
         from config import Settings
-        from database.connection import open_database
         from database.migration_runs import list_runs
 
-        found = list_runs(open_database(Settings.from_env()))
+        found = list_runs(owner_database(Settings.from_env()))
         if json_:
             print_json({"runs": [asdict(run) for run in found]})
             return

@@ -70,8 +70,8 @@ _ROLE_REFUSED = re.compile(
 )
 _SQLALCHEMY_DRIVER = re.compile(r"^postgresql\+\w+://")
 
-# The pool reports each failed attempt; our errors say it once. A program that configures logging still gets them.
-logging.getLogger("psycopg.pool").addHandler(logging.NullHandler())
+# The driver and its pool report each failed attempt; our errors say it once. A program that configures logging still gets them.
+logging.getLogger("psycopg").addHandler(logging.NullHandler())
 
 Row = dict[str, Any]
 Statement: TypeAlias = "str | SQL | Composed"

@@ -21,6 +21,7 @@ from psycopg.types.json import Jsonb
 from database.errors import GuardError, InvalidInputError
 from database.models import EmbeddingModel, create_model, drop_model, list_models, switch_model
 from database.sql import statements
+from database.tenancy import DEFAULT_TENANT, all_tenants
 
 if TYPE_CHECKING:
     from psycopg import Connection
@@ -212,15 +213,22 @@ def roll_back(owner: Database, run: Run) -> list[dict[str, Any]]:
     it replaced is put back.
 
     :returns: `{"table", "dropped", "deleted", "restored"}` per table.
-    :raises GuardError: If a table that it made holds documents that others have written; nothing is changed.
+    :raises GuardError: If a table that it made holds documents that others have written, or it went to another tenant;
+        nothing is changed.
     """
+    tenant = run.options.get("tenant", DEFAULT_TENANT)
+    if tenant != (owner.tenant or DEFAULT_TENANT):
+        raise GuardError(
+            f"Run {run.id} went to the tenant {tenant}, but {owner.tenant or DEFAULT_TENANT} was asked.",
+            hint=f"Run it again with SYNAPSE_TENANT={tenant}.",
+        )
     states = list(part_states(owner, run.id).values())
     known = {model.table_name for model in list_models(owner)}  # without what a rollback before this one has dropped
     states = [state for state in states if state.table_name in known]
     created = {state.table_name: state.created_model for state in states if state.created_model}
     for table_name in created:
         made = sum(state.inserted for state in states if state.table_name == table_name)
-        count = _count(owner, table_name)
+        count = sum(_count(one, table_name) for one in all_tenants(owner))
         if count > made:
             raise GuardError(
                 f"Table {table_name} was made by run {run.id} with {made:,} documents, but has {count:,}; "

@@ -99,6 +99,11 @@ def list_tenants(database: Database) -> list[Tenant]:
     return [Tenant(**row) for row in database.without_tenant().read(_SQL["list_tenants"])]
 
 
+def all_tenants(database: Database) -> list[Database]:
+    """The database as each tenant sees it; where there are no tenants, as it is."""
+    return [database.for_tenant(tenant.name) for tenant in list_tenants(database)] or [database]
+
+
 def create_tenant(owner: Database, name: str) -> bool:
     """
     Make a tenant: role, schema, ledger, and a documents table per embedding model.

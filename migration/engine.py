@@ -40,6 +40,7 @@ from database.migration_runs import (
 from database.migration_target import Writer, has_rows, stored_rows, writer
 from database.models import active_model
 from database.schema import status
+from database.tenancy import DEFAULT_TENANT, all_tenants, schema_of
 from migration.checking import BATCH, PartCheck, TableBefore
 from migration.conversion import Policy
 from migration.progress import OnProgress, Progress, silent
@@ -181,13 +182,13 @@ class Migration:
         :raises UndecidedError: If records need a decision; nothing is written.
         """
         work = self._planned("migration")
-        require_same_options(self.owner, work.run, self.options.shaping())
+        require_same_options(self.owner, work.run, self._shaping())
         self._check(work)
         if work.receipt.problems:
             undecided = any(check.undecided for check in work.checks.values())
             raise UndecidedError(self._ended(work), undecided=undecided)
         given = {"source_kind": self.source.kind, "source": self.source.location, "fingerprint": work.fingerprint}
-        run = begin_run(self.owner, id=work.run, options=self.options.shaping(), **given)
+        run = begin_run(self.owner, id=work.run, options=self._shaping(), **given)
         for target in work.targets:
             add_part(
                 self.owner, run.id, part=target.part.id, name=target.part.name, model=target.model, create=target.create
@@ -256,15 +257,22 @@ class Migration:
                 "pgvector_version": found.pgvector_version,
                 "schema_version": found.schema_version,
             },
-            options=self.options.shaping(),
+            options=self._shaping(),
             left_out=left_out,
             parts=[_books(target) for target in targets],
         )
-        run = run_id(fingerprint, {target.part.id: target.model.table_name for target in targets})
+        tenant = self.owner.tenant or DEFAULT_TENANT
+        prefix = "" if tenant == DEFAULT_TENANT else f"{schema_of(tenant)}."
+        run = run_id(fingerprint, {target.part.id: prefix + target.model.table_name for target in targets})
         self.folder = self._receipts or (Path("receipts") / run if kind == "migration" else None)
         if self.folder is not None:
             self.folder.mkdir(parents=True, exist_ok=True)
         return _Work(run=run, fingerprint=fingerprint, targets=targets, receipt=receipt)
+
+    def _shaping(self) -> dict[str, Any]:
+        """What a run must go on with: the options, and the tenant where it is not the default one."""
+        tenant = self.owner.tenant or DEFAULT_TENANT
+        return self.options.shaping() | ({} if tenant == DEFAULT_TENANT else {"tenant": tenant})
 
     def _check(self, work: _Work) -> None:
         """Read the source whole: convert, hash, and decide on every record."""
@@ -370,7 +378,7 @@ class Migration:
         tables = work.tables()
         target = work.targets[0]
         if len(tables) == 1 and not target.model.active and target.model.name != active.name:
-            if not has_rows(self.owner, active.table_name):
+            if not any(has_rows(one, active.table_name) for one in all_tenants(self.owner)):
                 switch_to(self.owner, work.run, part=target.part.id, model=target.model, previous=active.name)
             else:
                 work.receipt.warnings.append(

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from database.document_store import SynapseDocumentStore
+from database.tenancy import DEFAULT_TENANT, schema_of
 from migration.record_hash import key_of
 
 if TYPE_CHECKING:
@@ -135,6 +136,7 @@ def _stores(owner: Database, check: PartCheck) -> tuple[SynapseDocumentStore, Sy
         SynapseDocumentStore(
             connection_string=Secret.from_token(owner.conninfo),
             create_extension=False,
+            schema_name=schema_of(owner.tenant or DEFAULT_TENANT),
             table_name=model.table_name,
             language=model.language,
             embedding_dimension=model.dimension,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from database.document_store import SynapseDocumentStore
 from database.errors import DatabaseError, GuardError, InvalidInputError, UnknownTenantError
 from database.ledger import IndexedSource, Ledger, SourceState
 from database.metadata_fields import declare_field
+from database.migration_runs import find_run, roll_back
 from database.models import active_model
 from database.schema import upgrade
 from database.tenancy import (
@@ -34,6 +36,9 @@ from database.tenancy import (
     schema_of,
     tenant_of,
 )
+from migration.conversion import checked_policies
+from migration.engine import Migration, Options
+from tests.support.record_source import RecordSource, record
 
 TABLE = "documents_all_minilm_l6_v2"
 OWN = ("sources", "source_texts", "source_chunks", "metadata_fields", TABLE, f"{TABLE}_keywords", f"{TABLE}_terms")
@@ -366,3 +371,27 @@ def test_an_owner_whom_policies_bind_loads_and_declares(owner_conninfo: str, emp
             admin.execute(f"REASSIGN OWNED BY {role} TO CURRENT_USER")
             admin.execute(f"DROP OWNED BY {role}")
             admin.execute(f"DROP ROLE {role}")
+
+
+def test_a_migration_goes_to_its_tenant_alone(
+    owner_of_all: Database, application: Database, tenant: Callable[[], str], tmp_path: Path
+) -> None:
+    """Also a second one of the same source to another tenant, and the rollback of one."""
+    one, other = tenant(), tenant()
+    source, runs = RecordSource({"papers": [record(n, dimension=384) for n in range(30)]}, dimension=384), {}
+    for name in (one, other):
+        options = Options(policies=checked_policies({}), queries=3)
+        receipt = Migration(source, owner_of_all.for_tenant(name), options, receipts=tmp_path / name).run()
+        assert receipt.closed, receipt.problems
+        runs[name] = receipt.run["id"]
+    assert runs[one] != runs[other]
+    count = "SELECT count(*) AS n FROM documents_papers"
+    assert [application.for_tenant(name).read(count)[0]["n"] for name in (one, other, DEFAULT_TENANT)] == [30, 30, 0]
+    with pytest.raises(GuardError, match=f"tenant {other}"):
+        roll_back(owner_of_all.for_tenant(one), find_run(owner_of_all, runs[other]))
+    with pytest.raises(GuardError, match="30 documents, but has 60"):
+        roll_back(owner_of_all.for_tenant(one), find_run(owner_of_all, runs[one]))
+    roll_back(owner_of_all.for_tenant(other), find_run(owner_of_all, runs[other]))
+    assert [application.for_tenant(name).read(count)[0]["n"] for name in (one, other)] == [30, 0]
+    roll_back(owner_of_all.for_tenant(one), find_run(owner_of_all, runs[one]))
+    assert not [model for model in models.list_models(owner_of_all) if model.table_name == "documents_papers"]
