@@ -241,15 +241,16 @@ class Accounts:
         :returns: `None` if there is no such user, there is no password, or it is another.
         :raises DatabaseUnavailableError: If nobody can tell.
         """
-        name, _, tenant = login.partition("@")
+        name, at, tenant = login.partition("@")
+        tenant = tenant if at else DEFAULT_TENANT
         rows: list[dict[str, Any]] = []
         if _NAME.fullmatch(name) and _can_be_sent(name):
-            rows = await self._read_if_tenant(tenant or DEFAULT_TENANT, "password_of", {"name": name})
+            rows = await self._read_if_tenant(tenant, "password_of", {"name": name})
         known = rows[0] if rows else {}
         right = await asyncio.to_thread(_verified, known.get("password_hash"), password)
         if not right:
             return None
-        return Identity(tenant=tenant or DEFAULT_TENANT, user_id=known["id"], user_name=known["name"])
+        return Identity(tenant=tenant, user_id=known["id"], user_name=known["name"])
 
     def _user(self, tenant: str, name: str) -> User:
         rows = self._read(tenant, "find_user", {"name": name})

@@ -39,7 +39,7 @@ TITLE_LENGTH = 80
 
 LONGEST_TITLE = 500
 
-_MIDNIGHT: ColumnElement[datetime] = literal_column("date_trunc('day', now() AT TIME ZONE 'UTC') AT TIME ZONE 'UTC'")
+_MIDNIGHT: ColumnElement[datetime] = literal_column("date_trunc('day', now(), 'UTC')")
 
 
 @dataclass(frozen=True, kw_only=True)

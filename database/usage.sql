@@ -1,7 +1,7 @@
 -- usage_by_day --
 -- One row per day (UTC) with questions or marks, oldest first; the last of them is today.
 WITH period AS (
-    SELECT (date_trunc('day', now() AT TIME ZONE 'UTC') - make_interval(days => %(days)s::int - 1)) AT TIME ZONE 'UTC' AS since
+    SELECT date_trunc('day', now(), 'UTC') - make_interval(hours => 24 * (%(days)s::int - 1)) AS since
 ), questions AS (
     SELECT (at AT TIME ZONE 'UTC')::date AS day,
            count(*) AS questions,

@@ -16,20 +16,21 @@ import logging
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import nullcontext, suppress
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
-from uuid import UUID, uuid4
+from typing import TYPE_CHECKING
+from uuid import UUID
 
-from components.token_meter import TokenMeter
 from database.conversation_queries import storable
-from database.conversations import Conversations, TurnAnswer, Usage
+from database.conversations import Conversations
 from database.errors import DatabaseUnavailableError, LimitError, NotFoundError, SynapseError
+from pipelines.turn import Reply, Turn
 
 if TYPE_CHECKING:
     from components.answers import Answer
     from database.accounts import Identity
     from database.conversations import ChatMessage
     from pipelines.answering import Assistant, Filters, History
+
+__all__ = ["Conversing", "Reply"]
 
 REMEMBERED_TURNS = 10
 """How many of a conversation's last turns a question is understood with."""
@@ -38,27 +39,6 @@ STORE_DELAYS = (0.25, 0.5, 1.0, 2.0, 4.0)
 """Seconds before each further attempt to store a turn; in between, a restarted database is back."""
 
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Reply:
-    """
-    An answer, and where it is stored.
-
-    :param session_id: The conversation; `None` if nothing was to be stored.
-    :param message_id: The answer's message; likewise.
-    :param answer: The answer, checked.
-    :param tokens_in: Tokens that the language model read; 0 without one.
-    :param tokens_out: Tokens that it wrote.
-    :param tokens_estimated: Whether they are estimated, as its server did not say.
-    """
-
-    session_id: UUID | None
-    message_id: UUID | None
-    answer: Answer
-    tokens_in: int = 0
-    tokens_out: int = 0
-    tokens_estimated: bool = False
 
 
 class Conversing:
@@ -121,8 +101,8 @@ class Conversing:
             with suppress(NotFoundError) if create else nullcontext():
                 last = await self.conversations.messages_async(identity, session_id, last=2 * REMEMBERED_TURNS)
                 history = _history(last) if history is None else history
-        assistant = await asyncio.to_thread(self.assistant_for, identity.tenant)
-        turn = _Turn(identity, question, session_id, model=assistant.settings.llm_model, store=store, create=create)
+        assistant = self.assistant_for(identity.tenant)
+        turn = Turn(identity, question, session_id, model=assistant.settings.llm_model, store=store, create=create)
         parts: asyncio.Queue[str | None] = asyncio.Queue()
 
         async def asked() -> Answer:
@@ -202,7 +182,7 @@ class Conversing:
                 last = self.conversations.messages(identity, session_id, last=2 * REMEMBERED_TURNS)
                 history = _history(last) if history is None else history
         assistant = self.assistant_for(identity.tenant)
-        turn = _Turn(identity, question, session_id, model=assistant.settings.llm_model, store=store, create=create)
+        turn = Turn(identity, question, session_id, model=assistant.settings.llm_model, store=store, create=create)
 
         def heard(part: str) -> None:
             turn.parts.append(part)
@@ -230,7 +210,7 @@ class Conversing:
     def _limit(self, identity: Identity) -> int | None:
         return self.daily_tokens if identity.daily_tokens is None else identity.daily_tokens
 
-    async def _keep(self, turn: _Turn) -> None:
+    async def _keep(self, turn: Turn) -> None:
         """Store a turn in a task of its own, which whoever is cancelled meanwhile does not take along."""
         task = asyncio.create_task(self._store_async(turn))
         self._storing.add(task)
@@ -242,7 +222,7 @@ class Conversing:
         if not task.cancelled() and (exc := task.exception()) is not None:
             _log.error("%s", exc)
 
-    async def _store_async(self, turn: _Turn) -> None:
+    async def _store_async(self, turn: Turn) -> None:
         for delay in _delays():
             try:
                 if turn.store:
@@ -253,7 +233,7 @@ class Conversing:
             except SynapseError as exc:
                 await asyncio.sleep(_pause(exc, delay))
 
-    def _store(self, turn: _Turn) -> None:
+    def _store(self, turn: Turn) -> None:
         for delay in _delays():
             try:
                 if turn.store:
@@ -263,79 +243,6 @@ class Conversing:
                 return
             except SynapseError as exc:
                 time.sleep(_pause(exc, delay))
-
-
-class _Turn:
-    """A question that is being answered."""
-
-    def __init__(
-        self, identity: Identity, question: str, session_id: UUID | None, *, model: str, store: bool, create: bool
-    ) -> None:
-        self.identity = identity
-        self.question = question
-        self.create = create or session_id is None
-        self.session_id = session_id or uuid4()
-        self.message_id = uuid4()
-        self.model = model
-        self.store = store
-        self.meter = TokenMeter()
-        self.parts: list[str] = []
-        self.answer: Answer | None = None
-        self.began = time.perf_counter()
-
-    def is_worth_keeping(self, exc: BaseException) -> bool:
-        """After a failure, what was written before it; where somebody left, the question too."""
-        return bool(self.parts) or not isinstance(exc, Exception)
-
-    def stored(self) -> dict[str, Any]:
-        """What `Conversations.add_turn` takes; its id makes storing it twice storing it once."""
-        return {
-            "question": self.question,
-            "answer": self._stored_answer(),
-            "usage": self.usage(),
-            "message_id": self.message_id,
-            "create": self.create,
-        }
-
-    def usage(self) -> Usage:
-        """What it cost so far."""
-        return Usage(
-            model=self._model(),
-            tokens_in=self.meter.tokens_in,
-            tokens_out=self.meter.tokens_out,
-            tokens_estimated=self.meter.estimated,
-            supported=self.answer.supported if self.answer else None,
-            interrupted=self.answer is None,
-            milliseconds=round((time.perf_counter() - self.began) * 1000, 1),
-        )
-
-    def reply(self) -> Reply:
-        """What the caller gets in the end."""
-        assert self.answer is not None
-        return Reply(
-            session_id=self.session_id if self.store else None,
-            message_id=self.message_id if self.store else None,
-            answer=self.answer,
-            tokens_in=self.meter.tokens_in,
-            tokens_out=self.meter.tokens_out,
-            tokens_estimated=self.meter.estimated,
-        )
-
-    def _model(self) -> str | None:
-        return self.model if self.meter.calls else None
-
-    def _stored_answer(self) -> TurnAnswer:
-        if self.answer is None:
-            text, extractive = "".join(self.parts), not self.meter.calls
-            return TurnAnswer(text=text, supported=False, extractive=extractive, model=self._model(), interrupted=True)
-        return TurnAnswer(
-            text=self.answer.text,
-            supported=self.answer.supported,
-            extractive=self.answer.extractive,
-            citations=[citation.to_dict() for citation in self.answer.citations],
-            model=self._model(),
-            timings_ms=self.answer.timings_ms,
-        )
 
 
 def _ended(asking: asyncio.Task[Answer], parts: asyncio.Queue[str | None]) -> None:
