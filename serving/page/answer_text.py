@@ -2,7 +2,8 @@
 Answers as the page's Markdown.
 
 What a document or a model says may be formatted, but makes no links, no images and no HTML: whoever can write a document
-must not decide what a reader's browser fetches, nor where a click leads. The only links are ours, to sources.
+must not decide what a reader's browser fetches, nor where a click leads. Addresses are shown as code, to be copied. The
+only links are ours, to sources.
 """
 
 from __future__ import annotations
@@ -20,8 +21,9 @@ _UNSUPPORTED = "*(not in the sources)*"
 
 _FENCE = re.compile(r"(`{3,}|~{3,})([^`]*)")
 _MAYBE_FENCE = re.compile(r"(`{1,2}|~{1,2}|(`{3,}|~{3,})[^\n]*)?")
-_UNDECIDED = re.compile(r"(<[^\s<>]*|:+|\]+)\Z")
-_LINKING = re.compile(r"\](?=[(:])|<(?=[A-Za-z][A-Za-z0-9+.-]*:|[^\s<>]*@)|^\s*<")
+_UNDECIDED = re.compile(r"[!-~]\S*\Z")
+_ADDRESS = re.compile(r"(?:https?://|\bwww\.)[^\s`<>]*[^\s`<>.,;:!?'\"()\[\]*_]", re.IGNORECASE)
+_LINKING = re.compile(r"\](?=[(:])|<(?=[A-Za-z][A-Za-z0-9+.-]*:|[^\s<>]*@)|^[\s>*+\-\d.)]*<")
 _DIRECTIVE = re.compile(r":(?=[A-Za-z:])")
 _MARK = re.compile(r"(?<![\\\w])\[(\d+)\](?!\\?\()")
 _PUNCTUATION = re.compile(r"([!-/:-@\[-`{-~])")
@@ -71,16 +73,21 @@ def answer_markdown(
     :param message_id: The stored answer, which the links go through; `None` where it was not stored: then without links.
     :param note: A sentence to put under it.
     """
-    places: dict[int, int] = {}
+    places: dict[int, list[int]] = {}
     for place, citation in enumerate(citations, start=1):
-        places.setdefault(citation["number"], place)
+        places.setdefault(citation["number"], []).append(place)
 
     def linked(found: re.Match[str]) -> str:
-        place = places.get(int(found[1]))
-        return found[0] if place is None or message_id is None else f"[[{found[1]}]]({source_url(message_id, place)})"
+        own = places.get(int(found[1]))
+        if not own or message_id is None:
+            return found[0]
+        # Marks come in the order of their quotes; the last one serves whatever marks are left.
+        return f"[[{found[1]}]]({source_url(message_id, own.pop(0) if len(own) > 1 else own[0])})"
 
-    safe = safe_markdown(text.replace(UNSUPPORTED_MARK, _UNSUPPORTED))
-    body = "\n".join(line if code else _MARK.sub(linked, line) for line, code in _lines(safe))
+    lines = _lines(safe_markdown(text))
+    body = "\n".join(
+        line if code else _MARK.sub(linked, line.replace(UNSUPPORTED_MARK, _UNSUPPORTED)) for line, code in lines
+    )
     parts = [body, *([note] if note else [])]
     if citations:
         parts.append("\n".join(["**Sources**\n", *_source_lines(citations, message_id)]))
@@ -125,12 +132,12 @@ def place_of(citation: Mapping[str, Any]) -> list[str]:
 
 
 def _source_lines(citations: Sequence[Mapping[str, Any]], message_id: UUID | None) -> list[str]:
-    lines = []
+    lines: dict[tuple[int, str], str] = {}
     for place, citation in enumerate(citations, start=1):
-        mark = f"[{citation['number']}]"
-        mark = f"\\{mark}" if message_id is None else f"[{mark}]({source_url(message_id, place)})"
-        lines.append(f"- {mark} {' · '.join(map(escaped, place_of(citation)))}")
-    return lines
+        number, where = citation["number"], " · ".join(map(escaped, place_of(citation)))
+        mark = f"\\[{number}\\]" if message_id is None else f"[[{number}]]({source_url(message_id, place)})"
+        lines.setdefault((number, where), f"- {mark} {where}")
+    return list(lines.values())
 
 
 def _decided(raw: str) -> int:
@@ -144,14 +151,10 @@ def _decided(raw: str) -> int:
 
 def _safe_line(line: str) -> str:
     line = _LINKING.sub(lambda found: "]\\" if found[0] == "]" else found[0].replace("<", "\\<"), line)
-    # A colon before a letter would make Chainlit's Markdown swallow the word; within code it stays.
     pieces = re.split(r"(`+)", line)
-    ticks = 0
-    for n, piece in enumerate(pieces):
-        if n % 2:
-            ticks += 1
-        elif not ticks % 2:
-            pieces[n] = _DIRECTIVE.sub(r"\\:", piece)
+    for n in range(0, len(pieces), 4):  # what stands within backticks is code already
+        # A colon before a letter would make Chainlit's Markdown swallow the word.
+        pieces[n] = _ADDRESS.sub(r"`\g<0>`", _DIRECTIVE.sub(r"\\:", pieces[n]))
     return "".join(pieces)
 
 
@@ -167,11 +170,11 @@ def _lines(text: str) -> Iterator[tuple[str, bool]]:
         if "```" not in line and "~~~" not in line:
             yield line, fence is not None and not confused
             continue
-        found = _FENCE.fullmatch(line)
-        if fence is None and found:
-            fence = found[1]
+        code, found = fence is not None and not confused, _FENCE.fullmatch(line)
+        if fence is None and found and not confused:
+            fence, code = found[1], True
         elif fence is not None and found and found[1].startswith(fence) and not found[2].strip():
             fence = None
         else:
             confused = True
-        yield line, not confused
+        yield line, code

@@ -144,7 +144,9 @@ class PageDoor:
 
     async def _auth_config(self, request: Request) -> Response:
         # Without a default theme the page follows the system's.
-        return JSONResponse({"requireLogin": True, "passwordAuth": True, "headerAuth": False, "oauthProviders": []})
+        picture = {"login_page_image": f"{PREFIX}/public/login.svg"}
+        methods = {"requireLogin": True, "passwordAuth": True, "headerAuth": False, "oauthProviders": []}
+        return JSONResponse({**methods, "ui": picture})
 
     async def _login(self, request: Request) -> Response:
         form = await _form(request)

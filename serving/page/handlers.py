@@ -9,15 +9,24 @@ from uuid import UUID
 import chainlit
 from chainlit.config import config
 from chainlit.context import context
+from chainlit.input_widget import InputWidget, Select, TextInput
 
 from database.errors import DatabaseError, InvalidInputError, LanguageModelError, LimitError, SynapseError
-from serving.page.answer_text import SafeText, answer_markdown, notes
+from serving.page.answer_text import SafeText, answer_markdown, escaped, notes
 from serving.page.data_layer import LONGEST_TITLE, PageDataLayer
+from serving.page.filters import ANY, Control, filter_from, in_words
+from serving.page.indexed import indexed
 from serving.page.sessions import Visitor, current
 
 log = logging.getLogger("synapse.page")
 _layer = PageDataLayer()
+_session: Any = chainlit.user_session  # Any: it has no types
 
+NOTHING_INDEXED = """\
+There are no documents to answer from yet. They come with `python synapse.py index FOLDER`, or through the API at \
+`/documents`; then ask here."""
+
+CONTROLS = "controls"
 RUN = "on_message"
 """The name by which Chainlit's page knows an answer that can be marked."""
 
@@ -26,6 +35,8 @@ def register() -> None:
     """Give Chainlit our handlers. Each finds the service and the user of its request by itself."""
     chainlit.data_layer(lambda: _layer)
     chainlit.password_auth_callback(_no_login)
+    chainlit.set_starters(_starters)
+    chainlit.on_chat_start(_started)
     chainlit.on_chat_resume(_resumed)
     chainlit.action_callback("retry")(_retry)
     config.code.on_message = _asked
@@ -35,8 +46,56 @@ async def _no_login(login: str, password: str) -> None:
     """The page's door signs users in; with this Chainlit knows that there are some."""
 
 
+async def _starters(user: Any, language: str | None) -> list[chainlit.Starter]:
+    """Questions about what is indexed, for who does not know yet what to ask."""
+    known = await indexed(current.get())
+    topics = known.topics if known else ()
+    return [chainlit.Starter(label=topic, message=f"What do the documents say about “{topic}”?") for topic in topics]
+
+
+async def _started() -> None:
+    await _show_controls()
+    known = await indexed(current.get())
+    if known is not None and not known.topics:
+        await _say(NOTHING_INDEXED)
+
+
 async def _resumed(thread: Any) -> None:
     """With this handler Chainlit opens a conversation again, instead of showing it only."""
+    await _show_controls()
+
+
+async def _show_controls() -> None:
+    known = await indexed(current.get())
+    if known is None or not known.controls:
+        return
+    # Kept with the connection: what was entered must not lose its meaning because the database is asked again.
+    _session.set(CONTROLS, known.controls)
+    settings: Any = chainlit.ChatSettings([widget for control in known.controls for widget in _widgets(control)])
+    await settings.send()
+
+
+async def _say(text: str) -> None:
+    message: Any = chainlit.Message(content=text)
+    await message.send()
+
+
+def _widgets(control: Control) -> list[InputWidget]:
+    """The input elements of a control."""
+    match control.kind:
+        case "choice":
+            values = [ANY, *(control.values or {})]
+            return [Select(id=control.name, label=_label(control.name), values=values, initial_index=0)]
+        case "number" | "date":
+            # Text for numbers, too: an empty number is shown, and sent, as 0.
+            ends = zip(control.inputs, control.hints, strict=True)
+            return [TextInput(id=name, label=_label(name), placeholder=hint) for name, hint in ends]
+        case _:
+            return [TextInput(id=control.name, label=f"{_label(control.name)} contains")]
+
+
+def _label(name: str) -> str:
+    return name.replace("_", " ")
 
 
 async def _asked(message: chainlit.Message) -> None:
@@ -53,10 +112,17 @@ async def _answer(question: str, *, parent: str | None) -> None:
     visitor = current.get()
     async with chainlit.Step(name=RUN, type="run", parent_id=parent) as run:
         shown: Any = chainlit.Message(content="", parent_id=run.id)  # Any: some of its methods have no types
-        safe, reply = SafeText(), None
+        safe, reply, above = SafeText(), None, ""
         try:
             session_id = await _conversation(visitor, question)
-            async for part in visitor.service.stream(visitor.identity, question, session_id=session_id):
+            controls, entered = _session.get(CONTROLS) or (), context.session.chat_settings
+            if words := in_words(controls, entered):
+                above = f"*Only documents with {escaped(words)}*\n\n"
+                await shown.stream_token(above)
+            parts = visitor.service.stream(
+                visitor.identity, question, session_id=session_id, filters=filter_from(controls, entered)
+            )
+            async for part in parts:
                 if isinstance(part, str):
                     await shown.stream_token(safe.add(part))
                 else:
@@ -69,7 +135,7 @@ async def _answer(question: str, *, parent: str | None) -> None:
     answer = reply.answer
     if reply.message_id is not None:
         _layer.remember_answer(run.id, reply.message_id)
-    shown.content = answer_markdown(
+    shown.content = above + answer_markdown(
         answer.text,
         [citation.to_dict() for citation in answer.citations],
         message_id=reply.message_id,

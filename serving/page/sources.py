@@ -194,7 +194,7 @@ def _source_page(opened: Opened, path: str, *, theme: str, whole: bool) -> Respo
 
 def _picture_part(opened: Opened, path: str) -> str:
     page = opened.citation["page"]
-    if not page:
+    if not page or not opened.citation["source"].lower().endswith(".pdf"):
         return ""
     if opened.file is None:
         return "<p class=hint>The original file is not there any more, or was changed; this is the text that was indexed.</p>"
