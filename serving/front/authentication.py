@@ -55,8 +55,11 @@ class Authentication:
         self._worked: OrderedDict[bytes, None] = OrderedDict()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] not in ("http", "websocket"):
+            await self.app(scope, receive, send)
+            return
         area = area_of(scope)
-        if scope["type"] not in ("http", "websocket") or area is Area.HEALTH:
+        if area is Area.HEALTH:
             await self.app(scope, receive, send)
         elif area is Area.PAGE and self.local is None:
             await self.app(scope, receive, send)  # it has logins and sessions of its own
