@@ -19,6 +19,7 @@ from commands import (
     models,
     recall,
     search,
+    serve,
     tenants,
     usage,
     users,
@@ -35,6 +36,7 @@ app.command()(index.index)
 app.command()(ask.ask)
 app.command()(search.search)
 app.command()(chat.chat)
+app.command()(serve.serve)
 app.command()(evaluate.evaluate)
 app.command()(recall.recall)
 app.command()(usage.usage)

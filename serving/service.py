@@ -35,6 +35,7 @@ from pipelines.answering import Assistant, Filters, Found, History
 from pipelines.api import open_ledger
 from pipelines.conversing import Conversing, Reply
 from serving.detached import Detached
+from serving.observability.metrics import observe_found, observed
 from serving.uploads import Uploads
 
 if TYPE_CHECKING:
@@ -135,7 +136,9 @@ class Service:
         """Find documents of the caller's tenant; see `Assistant.search`."""
         self.check(question, top_k)
         search = self.assistant(identity.tenant).search
-        return await self.in_thread(search, question, filters=filters, top_k=top_k)
+        found = await self.in_thread(search, question, filters=filters, top_k=top_k)
+        observe_found(found)
+        return found
 
     def stream(
         self,
@@ -154,7 +157,7 @@ class Service:
         :raises InvalidInputError: If it is beyond the service's limits; the rest is raised with the first part.
         """
         self.check(question, top_k)
-        return self.conversing.stream(
+        parts = self.conversing.stream(
             identity,
             question,
             session_id=session_id,
@@ -163,6 +166,7 @@ class Service:
             top_k=top_k,
             create=create,
         )
+        return observed(parts)
 
     async def ask(
         self,
@@ -173,9 +177,12 @@ class Service:
         filters: Filters = None,
         top_k: int | None = None,
     ) -> Reply:
-        """Answer a question of the caller's; see `Conversing.ask`."""
-        self.check(question, top_k)
-        return await self.conversing.ask(identity, question, session_id=session_id, filters=filters, top_k=top_k)
+        """`stream`, for who wants the whole answer at once."""
+        parts = self.stream(identity, question, session_id=session_id, filters=filters, top_k=top_k)
+        async for part in parts:
+            if isinstance(part, Reply):
+                return part
+        raise AssertionError("a reply is the last part")
 
     async def in_thread(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run what blocks in one of a few threads of the service's own."""

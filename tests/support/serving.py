@@ -16,7 +16,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import uvicorn
 from fastapi import FastAPI
 
 from config import Settings
@@ -25,6 +24,7 @@ from database.connection import Database
 from database.embedded import EmbeddedServer
 from database.tenancy import create_tenant, drop_tenant
 from serving.app import build_app
+from serving.server import Server, bound_socket
 from serving.service import Service
 from tests.support.answering import index_texts
 
@@ -73,7 +73,7 @@ class RunningService:
     service: Service
     settings: Settings
     database: Database
-    server: uvicorn.Server
+    server: Server
     keys: dict[tuple[str, str], str] = field(default_factory=dict)
 
     def headers(self, tenant: str = "acme", user: str = "alice") -> dict[str, str]:
@@ -108,8 +108,8 @@ def running(
         keys = _fill(owner, database, tenants)
         app = build_app(chosen, auth=auth, page=page)
         try:
-            with _listening(app, drain_seconds=chosen.drain_seconds) as (url, uvicorn_server):
-                yield RunningService(url, app, app.state.service, chosen, database, uvicorn_server, keys)
+            with _listening(app, drain_seconds=chosen.drain_seconds) as (url, http_server):
+                yield RunningService(url, app, app.state.service, chosen, database, http_server, keys)
         finally:
             for tenant in tenants:
                 drop_tenant(owner, tenant)
@@ -129,22 +129,19 @@ def _fill(owner: Database, database: Database, tenants: Mapping[str, Texts]) -> 
 
 
 @contextmanager
-def _listening(app: FastAPI, *, drain_seconds: float) -> Iterator[tuple[str, uvicorn.Server]]:
-    config = uvicorn.Config(
-        app, host="127.0.0.1", port=0, log_config=None, timeout_graceful_shutdown=int(drain_seconds)
-    )
-    server = uvicorn.Server(config)
-    thread = threading.Thread(target=server.run, name="synapse-test-server", daemon=True)
+def _listening(app: FastAPI, *, drain_seconds: float) -> Iterator[tuple[str, Server]]:
+    server, sock = Server(app, drain_seconds=drain_seconds), bound_socket("127.0.0.1", 0)
+    port = sock.getsockname()[1]
+    thread = threading.Thread(target=server.run, args=([sock],), name="synapse-test-server", daemon=True)
     thread.start()
     deadline = time.monotonic() + 60
     while not server.started:
         assert thread.is_alive(), "the service did not start"
         assert time.monotonic() < deadline, "the service was not ready after 60 s"
         time.sleep(0.02)
-    port = server.servers[0].sockets[0].getsockname()[1]
     try:
         yield f"http://127.0.0.1:{port}", server
     finally:
-        server.should_exit = True
+        server.stop()
         thread.join(timeout=drain_seconds + 20)
         assert not thread.is_alive(), "the service did not stop"
