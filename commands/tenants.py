@@ -47,7 +47,7 @@ def create(name: Name, json_: JsonFlag = False) -> None:
 @app.command()
 def drop(
     name: Name,
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do it.")] = False,
     json_: JsonFlag = False,
 ) -> None:
     """Remove a tenant with its documents, users, keys and conversations, as the owner of the schema."""

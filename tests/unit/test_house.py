@@ -17,6 +17,8 @@ HEAVY = ("haystack", "torch", "psycopg", "sqlalchemy", "numpy", "transformers")
 
 INHERITED = {
     "database/embedded.py": "hands PostgreSQL's programs their environment",
+    "serving/hayhooks_host.py": "sets Hayhooks' own variables, so that a user's open nothing up",
+    "serving/page/library.py": "sets Chainlit's own variables, which it reads when it is imported",
 }
 """What reads the environment and why; settings come from config.py alone."""
 
