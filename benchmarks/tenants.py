@@ -63,10 +63,11 @@ def by_turns(
 ) -> tuple[list[float], list[float]]:
     """Milliseconds of each, measured in turn."""
     times: tuple[list[float], list[float]] = ([], [])
-    for _ in range(rounds):
-        for action, kept in zip((first, second), times, strict=True):
+    for number in range(rounds):
+        order = [(first, times[0]), (second, times[1])]
+        for action, kept in order if number % 2 else reversed(order):
             began = time.perf_counter()
-            action()
+            action(number)
             kept.append((time.perf_counter() - began) * 1000)
     return times
 
@@ -88,10 +89,9 @@ def searches(
         kinds[f"dense, {share} passes"] = {"field": "meta.number", "operator": "<", "value": max(count // part, 1)}
     table = {}
     for kind, filters in kinds.items():
-        chosen = iter(queries * (rounds // len(queries) * 2 + 4))
         times = by_turns(
-            lambda f=filters, c=chosen: tenant.dense_search(next(c), filters=f),  # type: ignore[misc]
-            lambda f=filters, c=chosen: owner.dense_search(next(c), filters=f),  # type: ignore[misc]
+            lambda number, f=filters: tenant.dense_search(queries[number % len(queries)], filters=f),  # type: ignore[misc]
+            lambda number, f=filters: owner.dense_search(queries[number % len(queries)], filters=f),  # type: ignore[misc]
             rounds=rounds,
         )
         recall = []
@@ -100,9 +100,12 @@ def searches(
             found = {found.id for found in tenant.dense_search(query, filters=filters)}
             recall.append(len(found & nearest) / max(len(nearest), 1))
         table[kind] = _row(*times) | {"recall@10": float(np.mean(recall))}
-    words = iter(f"text word{n % 97}" for n in range(10 * rounds))
     table["keywords"] = _row(
-        *by_turns(lambda: tenant.keyword_search(next(words)), lambda: owner.keyword_search(next(words)), rounds=rounds)
+        *by_turns(
+            lambda number: tenant.keyword_search(f"text word{number % 97}"),
+            lambda number: owner.keyword_search(f"text word{number % 97}"),
+            rounds=rounds,
+        )
     )
     return table
 
