@@ -78,6 +78,7 @@ class _Run:
         self._messages: asyncio.Queue[Any] = asyncio.Queue(maxsize=1)
         self._moved = self._loop.time()
         self.closed = False
+        self.answered = False  # wholly: servers then say that the client is gone, and what is left is tidying up
 
     async def wait(self, task: asyncio.Task[None], reading: asyncio.Task[None], seconds: float) -> str:
         """How it ended: `done`, `late`, or `gone` with the client."""
@@ -85,10 +86,11 @@ class _Run:
             left = self._moved + seconds - self._loop.time()
             if left <= 0:
                 return "late"
-            await asyncio.wait([task, reading], timeout=left, return_when=asyncio.FIRST_COMPLETED)
+            waiting = [task] if reading.done() else [task, reading]
+            await asyncio.wait(waiting, timeout=left, return_when=asyncio.FIRST_COMPLETED)
             if task.done():
                 return "done"
-            if reading.done():
+            if reading.done() and not self.answered:
                 return "gone"
 
     async def read(self) -> None:
@@ -115,5 +117,7 @@ class _Run:
     async def send(self, message: Message) -> None:
         if self.closed:
             return
+        if message["type"] == "http.response.body" and not message.get("more_body", False):
+            self.answered = True
         await self._send(message)
         self._moved = self._loop.time()
