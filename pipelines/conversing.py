@@ -15,13 +15,13 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import nullcontext, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from typing import TYPE_CHECKING
 from uuid import UUID
 
 from database.conversation_queries import storable
 from database.conversations import Conversations
-from database.errors import DatabaseUnavailableError, LimitError, NotFoundError, SynapseError
+from database.errors import DatabaseError, DatabaseUnavailableError, LimitError, NotFoundError, SynapseError
 from pipelines.turn import Reply, Turn
 
 if TYPE_CHECKING:
@@ -121,7 +121,7 @@ class Conversing:
         except BaseException as exc:
             asking.cancel()
             if turn.is_worth_keeping(exc):
-                with suppress(SynapseError):  # which was logged; what happened first is what the caller learns
+                with _lost(exc):
                     await self._keep(turn)
             raise
         await self._keep(turn)
@@ -196,7 +196,7 @@ class Conversing:
                 )
         except BaseException as exc:
             if turn.is_worth_keeping(exc):
-                with suppress(SynapseError):
+                with _lost(exc):
                     self._store(turn)
             raise
         self._store(turn)
@@ -249,6 +249,20 @@ def _ended(asking: asyncio.Task[Answer], parts: asyncio.Queue[str | None]) -> No
     if not asking.cancelled():
         asking.exception()  # looked at here too, as nobody else does once the listener is gone
     parts.put_nowait(None)
+
+
+@contextmanager
+def _lost(first: BaseException) -> Iterator[None]:
+    """
+    What was written could not be stored either: said where the database was what failed; else, what happened first is.
+
+    :param first: What happened.
+    """
+    try:
+        yield
+    except SynapseError as exc:
+        if isinstance(first, DatabaseError):
+            raise exc from first
 
 
 def _history(messages: Sequence[ChatMessage]) -> list[dict[str, str]]:
