@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from uvicorn.config import Config
     from uvicorn.server import ServerState
 
+MOST_CONNECTIONS = 2048
+"""Connections that may be open, for uvicorn's `limit_concurrency`: each costs a file descriptor, whatever it waits for."""
+
 MOST_HEADER_BYTES = 64 * 1024
 HEADER_SECONDS = 20.0
 
@@ -45,6 +48,13 @@ class BoundedHeaders(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         self._headers_came()
         super().on_headers_complete()
+
+    def on_response_complete(self) -> None:
+        """The time of the next request's headers begins, where they were on their way meanwhile."""
+        super().on_response_complete()
+        if self._hang_up is not None:
+            self._hang_up.cancel()
+            self._wait_for_headers()
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
