@@ -96,7 +96,10 @@ def _event(data: str) -> str:
 
 
 def _dumped(chunk: ChatCompletion) -> str:
-    return str(chunk.model_dump_json(exclude_none=True))
+    told = chunk.model_dump(mode="json", exclude_none=True)
+    for choice in told["choices"]:
+        choice.setdefault("finish_reason", None)  # strict clients miss it
+    return json.dumps(told, ensure_ascii=False, separators=(",", ":"))
 
 
 def _plain(completion: ChatCompletion) -> Response:

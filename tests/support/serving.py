@@ -74,7 +74,7 @@ class RunningService:
     settings: Settings
     database: Database
     server: Server
-    keys: dict[tuple[str, str], str] = field(default_factory=dict)
+    keys: dict[tuple[str, str], str] = field(default_factory=dict, repr=False)
 
     def headers(self, tenant: str = "acme", user: str = "alice") -> dict[str, str]:
         """What a request of a user's carries."""
