@@ -43,10 +43,11 @@ class FakeLanguageModel:
     :param answer: What it answers, or a function of the messages that returns it: a text, a call of a tool, or `None` to
         leave these messages without an answer, as `silent` does.
     :param failures: How the next requests fail, in order; after them it answers. `429`, `429-forever-later`, `500`,
-        `401`, `404`, `cut` (in the middle of the body), `unfinished` (a stream that ends early, but cleanly),
+        `400`, `401`, `404`, `cut` (in the middle of the body), `unfinished` (a stream that ends early, but cleanly),
         `garbage`, `html`, `silent` (never answers), `empty`.
     :param forever: How every request fails.
     :param token_delay: Seconds between the parts of a streamed answer.
+    :param counts: Whether it says how many tokens it read and wrote.
 
     `first_words` has the `time.perf_counter()` at which the first word of a streamed answer went out, by the text of the
     last message; `abandoned` counts the streams whose client hung up before their end.
@@ -59,11 +60,13 @@ class FakeLanguageModel:
         failures: tuple[Behaviour, ...] = (),
         forever: Behaviour | None = None,
         token_delay: float = 0.0,
+        counts: bool = True,
     ) -> None:
         self.answer = answer
         self.failures = list(failures)
         self.forever = forever
         self.token_delay = token_delay
+        self.counts = counts
         self.requests: list[dict[str, Any]] = []
         self.keys: list[str | None] = []
         self.first_words: dict[str, float] = {}
@@ -150,8 +153,8 @@ def _handler(model: FakeLanguageModel) -> type[BaseHTTPRequestHandler]:
         def _answer(self, request: dict[str, Any], reply: str | ToolCall, failure: str | None) -> None:
             content = "" if failure == "empty" else reply
             choice = {"index": 0, "message": _message(content), "finish_reason": _finish(reply)}
-            found = {**_HEAD, "object": "chat.completion", "choices": [choice], "usage": _usage(request, reply)}
-            body = json.dumps(found)
+            usage = {"usage": _usage(request, reply)} if model.counts else {}
+            body = json.dumps({**_HEAD, "object": "chat.completion", "choices": [choice], **usage})
             if failure not in ("cut", "unfinished"):
                 self._send(body, "application/json")
                 return
@@ -180,7 +183,7 @@ def _handler(model: FakeLanguageModel) -> type[BaseHTTPRequestHandler]:
                 return
             if failure != "unfinished":
                 self._event({"delta": {}, "finish_reason": _finish(reply)})
-                if (request.get("stream_options") or {}).get("include_usage"):
+                if model.counts and (request.get("stream_options") or {}).get("include_usage"):
                     self._data(choices=[], usage=_usage(request, reply))
                 self._chunk("data: [DONE]\n\n")
             self.wfile.write(b"0\r\n\r\n")
@@ -235,6 +238,7 @@ _STATUS: dict[str | None, tuple[int, dict[str, str]]] = {
     "429": (429, {"Retry-After": "0.05"}),
     "429-forever-later": (429, {"Retry-After": "3600"}),
     "500": (500, {"Retry-After": "0.05"}),
+    "400": (400, {}),
     "401": (401, {}),
     "404": (404, {}),
 }

@@ -13,6 +13,7 @@ from haystack.tools import Tool
 from haystack.utils import Secret
 
 from components.language_model import LanguageModel
+from components.token_meter import TokenMeter
 from database.errors import LanguageModelError
 from tests.fake_llm import FakeLanguageModel, ToolCall
 
@@ -158,3 +159,50 @@ def test_the_callers_own_errors_stay_their_own() -> None:
             model.run("Hello?", streaming_callback=fail)
         with pytest.raises(ZeroDivisionError):
             asyncio.run(model.run_async("Hello?", streaming_callback=fail_async))
+
+
+EVERY_WAY = [sync, streaming, asynchronous, asynchronous_streaming]
+
+
+@pytest.mark.parametrize("way", EVERY_WAY)
+def test_tokens_are_counted_by_the_server(way: Way) -> None:
+    with FakeLanguageModel("One two three.") as server, TokenMeter() as meter:
+        way(language_model(server))
+        way(language_model(server))
+    assert (meter.tokens_in, meter.tokens_out, meter.estimated) == (2, 6, False)  # this model's tokens are words
+
+
+@pytest.mark.parametrize("way", EVERY_WAY)
+def test_tokens_are_estimated_where_the_server_does_not_count(way: Way) -> None:
+    with FakeLanguageModel("One two three.", counts=False) as server, TokenMeter() as meter:
+        way(language_model(server))
+    assert (meter.tokens_in, meter.estimated) == (2, True)
+    assert 5 <= meter.tokens_out <= 7  # in parts, each is rounded up
+
+
+@pytest.mark.parametrize("way", [streaming, asynchronous_streaming])
+def test_a_server_that_refuses_to_be_asked_for_a_count(way: Way) -> None:
+    with FakeLanguageModel("One two three.", failures=("400",), counts=False) as server, TokenMeter() as meter:
+        model = language_model(server)
+        assert way(model) == way(model) == "One two three."
+    assert ["stream_options" in request for request in server.requests] == [True, False, False]
+    assert meter.estimated
+
+
+@pytest.mark.parametrize("way", [streaming, asynchronous_streaming])
+def test_a_server_that_refuses_anything_is_asked_for_a_count_again(way: Way) -> None:
+    with FakeLanguageModel("One.", failures=("400", "400"), counts=False) as server, TokenMeter() as meter:
+        model = language_model(server)
+        with pytest.raises(LanguageModelError, match=r"failed \(400\)"):
+            way(model)
+        way(model)
+    assert ["stream_options" in request for request in server.requests] == [True, False, True]
+    assert len(meter.calls) == 1  # what failed cost nothing
+
+
+def test_what_is_not_metered_is_nobodys() -> None:
+    with FakeLanguageModel() as server, TokenMeter() as meter:
+        pass
+    with FakeLanguageModel() as server:
+        sync(language_model(server))
+    assert meter.calls == []
