@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextvars import ContextVar
+from ipaddress import IPv6Address, IPv6Network, ip_address
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -49,7 +50,13 @@ def identity_of(scope: Scope) -> Identity | None:
 
 
 def client_address(scope: Scope) -> str:
-    """The client's address, as the server or a trusted proxy tells it; of IPv6 its network, which one host owns whole."""
+    """The client's address, as the server or a trusted proxy tells it; of IPv6 its /64, which one host owns whole."""
     client = scope.get("client")
     host = str(client[0]) if client else "unknown"
-    return ":".join(host.split(":")[:4]) + "::/64" if ":" in host and not host.startswith("::") else host
+    try:
+        address = ip_address(host)
+    except ValueError:
+        return host
+    if isinstance(address, IPv6Address) and address.ipv4_mapped is None:
+        return str(IPv6Network((address, 64), strict=False))
+    return str(getattr(address, "ipv4_mapped", None) or address)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from serving.front.areas import Area, area_of
 from serving.front.buckets import Buckets, Level
 from serving.front.refusals import Refusal
 from serving.identity import identity_of
@@ -25,7 +26,8 @@ class Rates:
         self.buckets = Buckets(seconds=60)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        identity = identity_of(scope) if scope["type"] == "http" else None
+        counted = scope["type"] == "http" and area_of(scope) is Area.API  # the page alone asks for dozens of files
+        identity = identity_of(scope) if counted else None
         size = (identity.requests_per_minute or self.per_minute) if identity else None
         if identity is None or size is None:
             await self.app(scope, receive, send)

@@ -7,10 +7,11 @@ import time
 from typing import Any
 
 import pytest
+from fastapi import FastAPI, Request
 
 from database.errors import DatabaseUnavailableError
 from serving.front.authentication import ATTEMPTS_PER_MINUTE, FAILURE_SECONDS
-from serving.identity import current
+from serving.identity import client_address, current
 from tests.support.front import ANNA, AS_ANNA, KEYS, FrontAccounts, FrontService, client_of, small_app
 
 WRONG: dict[str, dict[str, Any]] = {
@@ -117,3 +118,31 @@ async def test_the_identity_is_known_to_what_runs_for_the_request_and_forgotten_
         await client.get("/seen", headers=AS_ANNA)
     assert seen == [ANNA]
     assert current.get() is None
+
+
+async def test_without_keys_the_page_knows_the_local_user_and_may_load_its_files() -> None:
+    app, page = small_app(auth=False, requests_per_minute=2), FastAPI()
+
+    @page.get("/file")
+    async def file(request: Request) -> str:
+        return str(request.state.identity.user_name)
+
+    app.mount("/chat", page)
+    async with client_of(app) as client:
+        for _ in range(5):
+            assert (await client.get("/chat/file")).json() == "local"
+
+
+@pytest.mark.parametrize(
+    ("address", "counted_as"),
+    [
+        ("203.0.113.7", "203.0.113.7"),
+        ("::ffff:203.0.113.7", "203.0.113.7"),
+        ("2001:db8::1", "2001:db8::/64"),
+        ("2001:db8:0:0:aaaa:bbbb:cccc:dddd", "2001:db8::/64"),
+        ("fe80::1%eth0", "fe80::/64"),
+        ("unix", "unix"),
+    ],
+)
+def test_attempts_are_counted_per_address_that_someone_has(address: str, counted_as: str) -> None:
+    assert client_address({"client": (address, 1)}) == counted_as
