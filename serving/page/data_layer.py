@@ -10,7 +10,7 @@ from chainlit.data.base import BaseDataLayer
 from chainlit.types import PageInfo, PaginatedResponse
 from chainlit.user import PersistedUser
 
-from database.errors import NotFoundError
+from database.errors import InvalidInputError, NotFoundError
 from serving.page.answer_text import answer_markdown, notes
 from serving.page.sessions import Visitor, current
 
@@ -141,7 +141,7 @@ class PageDataLayer(BaseDataLayer):
 
     async def delete_feedback(self, feedback_id: str) -> bool:
         """Marks are replaced, not taken back."""
-        return False
+        raise InvalidInputError("A mark can be changed, but not taken back.")
 
     async def create_step(self, step_dict: StepDict) -> None:
         """Nothing: see the class."""

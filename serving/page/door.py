@@ -185,7 +185,8 @@ class PageDoor:
 def visitor_of(scope: Scope, headers: Headers, service: Service, sessions: Sessions) -> Visitor | None:
     """Whom a request comes from: the session's user, or the local one of a service that asks for no login."""
     if found := sessions.read(cookies(headers).get(COOKIE)):
-        return Visitor(identity=found[0], session=found[1], service=service)
+        identity, session = found
+        return Visitor(identity=identity, session=session, service=service, is_gone=lambda: sessions.is_over(session))
     local: Identity | None = scope.get("state", {}).get("identity")
     return Visitor(identity=local, session="", service=service) if local else None
 

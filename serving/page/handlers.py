@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from typing import Any
 from uuid import UUID
 
 import chainlit
+import chainlit.server
 from chainlit.config import config
 from chainlit.context import context
 from chainlit.input_widget import InputWidget, Select, TextInput
+from chainlit.session import WebsocketSession
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
 
-from database.errors import DatabaseError, InvalidInputError, LanguageModelError, LimitError, SynapseError
+from database.errors import (
+    DatabaseError,
+    InvalidInputError,
+    LanguageModelError,
+    LimitError,
+    NotFoundError,
+    SynapseError,
+)
 from serving.page.answer_text import SafeText, answer_markdown, escaped, notes
 from serving.page.data_layer import LONGEST_TITLE, PageDataLayer
 from serving.page.filters import ANY, Control, filter_from, in_words
@@ -40,6 +52,8 @@ def register() -> None:
     chainlit.on_chat_resume(_resumed)
     chainlit.action_callback("retry")(_retry)
     config.code.on_message = _asked
+    chainlit.server.sio.on("stop", handler=_stop)  # theirs writes a message of its own into the conversation
+    chainlit.server.app.add_exception_handler(SynapseError, _refused)
 
 
 async def _no_login(login: str, password: str) -> None:
@@ -98,6 +112,18 @@ def _label(name: str) -> str:
     return name.replace("_", " ")
 
 
+async def _refused(request: Request, exc: Exception) -> Response:
+    """What a request of the page's gets where the data layer raises."""
+    status = 404 if isinstance(exc, NotFoundError) else 400 if isinstance(exc, InvalidInputError) else 503
+    return JSONResponse({"detail": exc.message if isinstance(exc, SynapseError) else "failed"}, status)
+
+
+async def _stop(connection: str) -> None:
+    session = WebsocketSession.get(connection)
+    if session is not None and session.current_task is not None:
+        session.current_task.cancel()
+
+
 async def _asked(message: chainlit.Message) -> None:
     await _answer(message.content, parent=message.id)
 
@@ -110,6 +136,9 @@ async def _retry(action: Any) -> None:
 async def _answer(question: str, *, parent: str | None) -> None:
     """Answer a question in the conversation of this connection, part by part."""
     visitor = current.get()
+    if visitor.is_gone():
+        await _say("You are logged out. Reload the page to sign in again.")
+        return
     async with chainlit.Step(name=RUN, type="run", parent_id=parent) as run:
         shown: Any = chainlit.Message(content="", parent_id=run.id)  # Any: some of its methods have no types
         safe, reply, above = SafeText(), None, ""
@@ -130,6 +159,10 @@ async def _answer(question: str, *, parent: str | None) -> None:
         except SynapseError as exc:
             await _failed(shown, exc, question, parent)
             return
+        except asyncio.CancelledError:  # the stop button; what was written is stored, as interrupted
+            await shown.stream_token(f"{safe.rest()}\n\n{notes(supported=None, extractive=None, interrupted=True)}")
+            await shown.update()
+            raise
     if reply is None:
         return
     answer = reply.answer

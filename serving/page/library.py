@@ -83,8 +83,8 @@ def _prepared_folder() -> Path:
     (settings / "translations").mkdir(parents=True)
     (settings / "config.toml").write_text(_CONFIG.format(version=version("chainlit")), encoding="utf-8")
     shutil.copytree(STATIC, root / "public")
-    # Without this file Chainlit writes one, and the page would show it behind a button.
-    (root / "chainlit.md").write_text("", encoding="utf-8")
+    # What it holds would stand behind a button; Chainlit looks for it with every page, and warns where it is missing.
+    (root / "chainlit_en-US.md").write_text("", encoding="utf-8")
     (settings / "translations" / "en-US.json").write_text(json.dumps(_texts()), encoding="utf-8")
     return root
 

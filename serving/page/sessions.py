@@ -10,7 +10,7 @@ import os
 import secrets
 import time
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -43,11 +43,13 @@ class Visitor:
     :param identity: Whose documents and conversations.
     :param session: The session's own name; empty where nobody had to sign in.
     :param service: The service that the request was sent to.
+    :param is_gone: Whether the session was ended after the request, which may be a connection that lasts.
     """
 
     identity: Identity
     session: str
     service: Service
+    is_gone: Callable[[], bool] = lambda: False
 
     @property
     def login(self) -> str:

@@ -54,9 +54,12 @@ document.addEventListener(
 );
 
 panel.querySelector("button").addEventListener("click", closeSource);
-document.addEventListener("keydown", (event) => {
+const onKey = (event) => {
   if (event.key === "Escape") closeSource();
-});
+};
+document.addEventListener("keydown", onKey);
+// Also while the source itself has the focus: it is of our own origin, and has no scripts.
+frame.addEventListener("load", () => frame.contentDocument?.addEventListener("keydown", onKey));
 
 // Chainlit changes the address of a new conversation only where it is served at the root: a reload would lose it.
 window.addEventListener("message", (event) => {
