@@ -163,7 +163,7 @@ class PageDoor:
             return JSONResponse({"detail": "unavailable"}, 503, headers={"Retry-After": "5"})
         if identity is None:
             return JSONResponse({"detail": "credentialssignin"}, 401)
-        self._patience.succeeded(login)
+        self._patience.succeeded(login, address)
         response = JSONResponse({"success": True})
         secure = is_secure(request.scope, self._service.settings.public_url)
         response.set_cookie(

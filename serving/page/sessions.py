@@ -28,8 +28,13 @@ COOKIE = "synapse_session"
 LIFETIME = 12 * 3600
 """Seconds that somebody stays signed in."""
 
-TRIES, WINDOW = 5, 300.0
-"""Wrong passwords of one login, or of one address times four, within so many seconds; then they wait."""
+WINDOW = 300.0
+"""Seconds within which wrong passwords are counted."""
+
+TRIES, TRIES_OF_LOGIN, TRIES_OF_ADDRESS = 5, 25, 100
+"""Wrong passwords of one login from one address, of one login, and of one address; then they wait. The first is the
+smallest, so that a stranger's tries lock nobody out who comes from elsewhere; the last is for an office behind one address.
+"""
 
 REMEMBERED = 10_000
 """Sessions that were ended, and logins that went wrong, which are kept in memory."""
@@ -131,30 +136,36 @@ class Patience:
     """Counts wrong passwords, by login and by address, so that nobody tries them all."""
 
     def __init__(self) -> None:
-        self._failures: OrderedDict[str, list[float]] = OrderedDict()
+        self._failures: OrderedDict[tuple[str, str], list[float]] = OrderedDict()
 
     def wait(self, login: str, address: str) -> float:
         """Seconds until the next try is allowed; 0 means now."""
-        return max(self._left(f"login {login}", TRIES), self._left(f"address {address}", 4 * TRIES))
+        return max(self._left(key, tries) for key, tries in _counted(login, address).items())
 
     def failed(self, login: str, address: str) -> None:
         """Remember a wrong password."""
-        for key in (f"login {login}", f"address {address}"):
+        for key in _counted(login, address):
             self._failures[key] = [*self._recent(key), time.monotonic()]
             self._failures.move_to_end(key)
         while len(self._failures) > REMEMBERED:
             self._failures.popitem(last=False)
 
-    def succeeded(self, login: str) -> None:
-        """Forget a login's wrong passwords."""
-        self._failures.pop(f"login {login}", None)
+    def succeeded(self, login: str, address: str) -> None:
+        """Take the last one back, and forget those of this login from this address."""
+        for key in _counted(login, address):
+            self._failures[key] = self._failures.get(key, [])[:-1]
+        self._failures.pop((login, address), None)
 
-    def _left(self, key: str, tries: int) -> float:
+    def _left(self, key: tuple[str, str], tries: int) -> float:
         recent = self._recent(key)
         return 0.0 if len(recent) < tries else max(0.0, recent[-tries] + WINDOW - time.monotonic())
 
-    def _recent(self, key: str) -> list[float]:
+    def _recent(self, key: tuple[str, str]) -> list[float]:
         return [at for at in self._failures.get(key, []) if at > time.monotonic() - WINDOW]
+
+
+def _counted(login: str, address: str) -> dict[tuple[str, str], int]:
+    return {(login, address): TRIES, (login, ""): TRIES_OF_LOGIN, ("", address): TRIES_OF_ADDRESS}
 
 
 def cookies(headers: Mapping[str, str]) -> dict[str, str]:

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from playwright.sync_api import Browser, FrameLocator, Locator, Page, sync_playwright
+from playwright.sync_api import Browser, ConsoleMessage, FrameLocator, Locator, Page, Request, sync_playwright
 
 from tests.support.serving import PASSWORD, RunningService
 
@@ -93,14 +93,19 @@ def visiting(browser: Browser, service: RunningService, **options: Any) -> Itera
     context = browser.new_context(**{"viewport": {"width": 1280, "height": 800}, **options})
     context.set_default_timeout(20_000)
     visit = Visit(context.new_page(), service)
-    context.on("request", lambda request: _is_own(visit, request.url) or visit.foreign.append(request.url))
+
+    def requested(request: Request) -> None:
+        if not request.url.startswith((f"{service.url}/", "data:", "blob:", "about:")):
+            visit.foreign.append(request.url)
+
+    def said(message: ConsoleMessage) -> None:
+        if "Content Security" in message.text:
+            visit.errors.append(message.text)
+
+    context.on("request", requested)
     visit.page.on("pageerror", lambda error: visit.errors.append(str(error)))
-    visit.page.on("console", lambda said: visit.errors.append(said.text) if "Content Security" in said.text else None)
+    visit.page.on("console", said)
     try:
         yield visit
     finally:
         context.close()
-
-
-def _is_own(visit: Visit, url: str) -> bool:
-    return url.startswith((f"{visit.service.url}/", "data:", "blob:", "about:"))

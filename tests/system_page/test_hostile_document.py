@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from playwright.sync_api import expect
+from playwright.sync_api import Dialog, expect
 
 from tests.system_page.browsing import Visit
 from tests.system_page.conftest import Beacon
@@ -13,7 +13,12 @@ pytestmark = pytest.mark.system
 
 def test_nothing_in_a_document_is_fetched_or_run(visit: Visit, beacon: Beacon) -> None:
     dialogs: list[str] = []
-    visit.page.on("dialog", lambda dialog: (dialogs.append(dialog.message), dialog.dismiss()))
+
+    def opened(dialog: Dialog) -> None:
+        dialogs.append(dialog.message)
+        dialog.dismiss()
+
+    visit.page.on("dialog", opened)
     visit.sign_in()
     for question in ("Who checks the boiler and when?", "What are the rules of the inspector, beacon, click?"):
         visit.ask(question)
