@@ -83,7 +83,13 @@ def install(app: FastAPI, service: Service, *, auth: bool = True) -> None:
     if settings.otlp_endpoint:
         _trace(app, settings.otlp_endpoint)
     app.add_middleware(SecurityHeaders, https=(settings.public_url or "").startswith("https://"))
-    app.add_middleware(RequestLog)
+    app.add_middleware(RequestLog, plain=_plain_paths(app))
+
+
+def _plain_paths(app: FastAPI) -> frozenset[str]:
+    """The paths of Starlette's own routes, which leave no template behind; without those that have parameters."""
+    paths = (getattr(route, "path", "") for route in app.router.routes)
+    return frozenset(path for path in paths if path and "{" not in path)
 
 
 def _trace(app: FastAPI, endpoint: str) -> None:

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 from starlette._utils import get_route_path
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from starlette.types import Scope
 
 HEALTH_PATHS = frozenset({"/live", "/ready"})
@@ -46,17 +48,25 @@ def speaks_openai(scope: Scope) -> bool:
     return _is_below(get_route_path(scope), OPENAI_PREFIX)
 
 
+def note_route(scope: Scope, plain: Collection[str]) -> None:
+    """
+    Note the route of a request whose path is all there is to tell. Before routing: mounted apps change a request's paths.
+
+    :param plain: The paths of routes that are no templates.
+    """
+    path = get_route_path(scope)
+    page = next((prefix for prefix in PAGE_PREFIXES if _is_below(path, prefix)), None)
+    scope.setdefault("state", {})["route"] = page or (path if path in plain else None)
+
+
 def route_of(scope: Scope) -> str:
     """
     The template of the route that took a request, such as `/documents/{source}`: a path may hold a document's name.
 
     :returns: `-` where no route did.
     """
-    area = area_of(scope)
-    if area is Area.PAGE:
-        path = get_route_path({"path": scope["path"], "root_path": scope.get("app_root_path", "")})
-        return next((prefix for prefix in PAGE_PREFIXES if _is_below(path, prefix)), "-")
-    return getattr(scope.get("route"), "path", None) or "-"
+    noted = scope.get("state", {}).get("route")
+    return noted or getattr(scope.get("route"), "path", None) or "-"
 
 
 def _is_below(path: str, prefix: str) -> bool:

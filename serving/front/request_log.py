@@ -9,11 +9,13 @@ import time
 from typing import TYPE_CHECKING
 from uuid import UUID
 
-from serving.front.areas import route_of
+from serving.front.areas import note_route, route_of
 from serving.identity import identity_of
 from serving.observability.metrics import RUNNING, observe_request
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 log = logging.getLogger("synapse.requests")
@@ -26,10 +28,15 @@ _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"
 
 
 class RequestLog:
-    """Names a request, and notes at its end how it went."""
+    """
+    Names a request, and notes at its end how it went.
 
-    def __init__(self, app: ASGIApp) -> None:
+    :param plain: The paths of routes that are no templates.
+    """
+
+    def __init__(self, app: ASGIApp, *, plain: Collection[str] = ()) -> None:
         self.app = app
+        self.plain = plain
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -37,6 +44,7 @@ class RequestLog:
             return
         request_id = _request_id(scope)
         scope.setdefault("state", {})["request_id"] = request_id
+        note_route(scope, self.plain)
         began, status = time.perf_counter(), CLIENT_GONE
 
         async def naming(message: Message) -> None:

@@ -28,9 +28,6 @@ _HARMLESS = (TypeError, AttributeError, NameError, ImportError, IndexError, NotI
 _QUOTING = frozenset({"database", "data_refused", "invalid_input", "not_found"})
 """Codes of our own errors whose messages repeat what PostgreSQL or a caller said."""
 
-QUIET = ("httpx", "httpcore", "openai", "uvicorn.access", "haystack", "engineio", "socketio", "mcp", "urllib3")
-"""Libraries that log each request or step; their warnings are still shown."""
-
 
 class JsonLines(logging.Formatter):
     """One JSON object per record."""
@@ -68,7 +65,7 @@ def configure(stream: TextIO | None = None, *, level: int = logging.INFO) -> log
     Send the log of this process to one place, in one form.
 
     :param stream: Where to; `None` means standard error.
-    :param level: What is shown at least; of libraries, warnings.
+    :param level: What is shown of our own at least; of libraries, warnings.
     :returns: The handler, for whoever wants to take it away again.
     """
     stream = stream or sys.stderr
@@ -76,9 +73,8 @@ def configure(stream: TextIO | None = None, *, level: int = logging.INFO) -> log
     handler.setFormatter(ShortLines() if stream.isatty() else JsonLines())
     root = logging.getLogger()
     root.handlers[:] = [handler]
-    root.setLevel(level)
-    for name in QUIET:
-        logging.getLogger(name).setLevel(logging.WARNING)
+    root.setLevel(logging.WARNING)
+    logging.getLogger("synapse").setLevel(level)
     for name in ("uvicorn", "uvicorn.error", "uvicorn.access", "fastapi"):
         logger = logging.getLogger(name)
         logger.handlers[:] = []

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import io
 import json
+import logging
 import re
 import socket
 import threading
@@ -24,6 +26,8 @@ from starlette.responses import StreamingResponse
 from database.embedded import EmbeddedServer
 from serving.front.areas import HEALTH_PATHS, PAGE_PREFIXES
 from serving.front.protocol import MOST_CONNECTIONS, BoundedHeaders
+from serving.observability import logs
+from tests.fake_llm import FakeLanguageModel
 from tests.support.front import AS_ANNA, small_app
 from tests.support.serving import RunningService, running
 
@@ -300,8 +304,14 @@ def test_malformed_keys_are_no_keys(front: Running, line: bytes) -> None:
 
 
 @pytest.fixture(scope="module")
-def service(server: EmbeddedServer | None, owner_conninfo: str) -> Iterator[RunningService]:
-    with running(server, owner_conninfo, page=True) as found:
+def model() -> Iterator[FakeLanguageModel]:
+    with FakeLanguageModel("The warranty is hunter2-answer [1].") as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def service(server: EmbeddedServer | None, owner_conninfo: str, model: FakeLanguageModel) -> Iterator[RunningService]:
+    with running(server, owner_conninfo, page=True, llm_base_url=model.url, llm_timeout=5.0) as found:
         yield found
 
 
@@ -386,3 +396,51 @@ def test_the_service_is_ready_and_counts(service: RunningService) -> None:
     )
     assert found.status_code == 200, json.dumps(found.json())
     assert httpx.get(f"{service.url}/metrics", headers=service.headers("acme")).status_code == 403
+
+
+def test_a_hostile_session_with_the_whole_service_leaves_nothing_in_its_log(
+    service: RunningService, model: FakeLanguageModel
+) -> None:
+    stream, root = io.StringIO(), logging.getLogger()
+    before = root.handlers[:]
+    logs.configure(stream)
+    question = {"question": "hunter2-question: how long is the warranty of dishwashers?"}
+    chat = {"model": "synapse", "messages": [{"role": "user", "content": question["question"]}], "stream": True}
+    secret = service.keys["acme", "alice"].partition(".")[2]
+    try:
+        with httpx.Client(base_url=service.url, headers=service.headers("acme"), timeout=60) as client:
+            assert "hunter2-answer" in client.post("/ask", json=question).text
+            for failure in ("garbage", "401", "404", "cut", "html"):
+                model.failures[:] = [failure] * 5
+                client.post("/ask", json=question)
+                client.post("/v1/chat/completions", json=chat)
+            model.failures.clear()
+            for filters in (
+                'hunter2-field == "hunter2-value"',
+                "hunter2 (",
+                {"field": "hunter2-x", "operator": "?", "value": 1},
+            ):
+                client.post("/search", json={**question, "filters": filters})
+            client.post(
+                "/search",
+                json={"question": "hunter2-nul \x00 \ud800".encode("utf-8", "surrogatepass").decode("latin-1")},
+            )
+            client.post("/documents", files={"file": ("hunter2-name.pdf", b"%PDF hunter2-document")})
+            client.delete("/documents/hunter2-source")
+            client.get("/conversations/hunter2-session")
+            client.post("/mcp", json={"jsonrpc": "2.0", "id": 1, "method": "hunter2-method"})
+            client.post("/chat/login", data={"username": "hunter2-user", "password": "hunter2-password"})
+            client.get("/sources?source=hunter2-source")
+        written = stream.getvalue()
+    finally:
+        root.handlers[:] = before
+    lines = [json.loads(line) for line in written.splitlines()]
+    statuses = [line["status"] for line in lines if line["logger"] == "synapse.requests"]
+    assert len(statuses) >= 17
+    assert {"/ask", "/mcp", "/chat", "/sources"} <= {line.get("route") for line in lines}
+    for line in lines:
+        assert "hunter2" not in json.dumps(line).lower(), line
+        assert secret not in json.dumps(line), "keys stay out, too"
+    failed = {line["request_id"] for line in lines if line.get("status", 0) >= 500}
+    explained = {line["request_id"] for line in lines if line["logger"] == "synapse.errors"}
+    assert failed <= explained, "no 500 without a cause in the log"

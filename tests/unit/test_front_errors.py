@@ -186,6 +186,31 @@ async def test_a_request_is_one_line_with_its_route_and_not_its_path(log: io.Str
     }
 
 
+@pytest.mark.parametrize(
+    ("path", "route"),
+    [("/live", "/live"), ("/metrics", "/metrics"), ("/chat/login", "/chat"), ("/chat", "/chat"), ("/mcp/hunter2", "-")],
+)
+async def test_routes_without_a_template_and_the_page_are_named_too(path: str, route: str, log: io.StringIO) -> None:
+    app, page = small_app(), FastAPI()
+
+    @page.post("/login")
+    async def login() -> None:
+        return None
+
+    app.mount("/chat", page)
+    async with client_of(app) as client:
+        await client.post(path, headers=AS_ANNA)
+    (line,) = (line for line in lines(log) if line["logger"] == "synapse.requests")
+    assert line["route"] == route
+
+
+async def test_libraries_are_heard_when_they_warn(log: io.StringIO) -> None:
+    logging.getLogger("httpx").info("HTTP Request: GET /?q=hunter2-query")
+    logging.getLogger("httpx").warning("slow")
+    logging.getLogger("synapse.service").info("started")
+    assert [line["message"] for line in lines(log)] == ["slow", "started"]
+
+
 async def test_a_hostile_session_leaves_nothing_in_the_log(log: io.StringIO) -> None:
     app = failing_app(ValueError(SECRETS[1]))
     async with client_of(app) as client:
