@@ -15,6 +15,7 @@ import pytest
 from database import accounts as module
 from database.accounts import Accounts, Identity
 from database.connection import Database
+from database.conversations import Conversations
 from database.errors import ConfigurationError, DatabaseUnavailableError, InvalidInputError, NotFoundError
 from tests.support.people import TABLES, counts, empty, other_tenant, stored
 
@@ -244,3 +245,19 @@ class TestUsers:
         for act in (accounts.delete_user, accounts.holdings, accounts.identity):
             with pytest.raises(NotFoundError):
                 act("default", "ann")
+
+
+def test_the_owner_takes_the_tenants_role_too(
+    accounts: Accounts, owner: Database, acme: str, owner_conninfo: str
+) -> None:
+    """A superuser would else make rows of no tenant, and see those of all."""
+    accounts.create_user(acme, "ann")
+    as_owner = Accounts(owner)
+    made = as_owner.create_user("default", "bob")
+    assert [user.name for user in as_owner.list_users("default")] == ["bob"]
+    assert as_owner.list_users(acme) == accounts.list_users(acme)
+    conversations = Conversations(owner)
+    session = conversations.create_session(made, title="Bob's")
+    assert [one.id for one in conversations.sessions(made)] == [session.id]
+    assert {row["tenant"] for row in stored(owner_conninfo, "chat_sessions")} == {"default"}
+    conversations.close()
