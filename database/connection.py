@@ -65,6 +65,12 @@ READ_ATTEMPTS = 3
 RESTART_PATIENCE = 5.0
 """Seconds that a read waits for a server that was there a moment ago."""
 
+PROBE_AFTER = 1.0
+"""Seconds that a free connection is waited for before somebody looks whether the server is there at all."""
+
+AWAY = 10.0
+"""Seconds for which a server that did not come back is waited for no more: whoever asks is told so at once."""
+
 _ROLE_REFUSED = re.compile(
     r'role "synapse_tenant_([a-z0-9_]+)" does not exist|permission denied to set role "synapse_tenant_([a-z0-9_]+)"'
 )
@@ -153,6 +159,8 @@ class _Pools:
         )
         self.takes_roles = False
         self.seen: set[str] = set()
+        self.there_until = 0.0
+        self.away_until = 0.0
 
 
 class Database:
@@ -352,7 +360,7 @@ class Database:
         connection = self._taken(pool)
         while check and not _is_alive(connection):
             pool.putconn(connection)
-            self._probe(patience=RESTART_PATIENCE)
+            self._require_server()
             connection = self._taken(pool)
         try:
             with connection:
@@ -362,9 +370,9 @@ class Database:
 
     def _taken(self, pool: ConnectionPool[psycopg.Connection[Row]]) -> psycopg.Connection[Row]:
         try:
-            return pool.getconn(timeout=CONNECT_TIMEOUT)
+            return pool.getconn(timeout=PROBE_AFTER)
         except PoolTimeout:
-            self._probe()
+            self._require_server()
             return pool.getconn(timeout=CONNECT_TIMEOUT)
 
     @asynccontextmanager
@@ -373,7 +381,7 @@ class Database:
         connection = await self._taken_async(pool)
         while check and not await _is_alive_async(connection):
             await pool.putconn(connection)
-            await asyncio.to_thread(self._probe, patience=RESTART_PATIENCE)
+            await asyncio.to_thread(self._require_server)
             connection = await self._taken_async(pool)
         try:
             async with connection:
@@ -383,9 +391,9 @@ class Database:
 
     async def _taken_async(self, pool: AsyncPool) -> psycopg.AsyncConnection[Row]:
         try:
-            return await pool.getconn(timeout=CONNECT_TIMEOUT)
+            return await pool.getconn(timeout=PROBE_AFTER)
         except PoolTimeout:
-            await asyncio.to_thread(self._probe)
+            await asyncio.to_thread(self._require_server)
             return await pool.getconn(timeout=CONNECT_TIMEOUT)
 
     def _opened(self) -> ConnectionPool[psycopg.Connection[Row]]:
@@ -427,7 +435,27 @@ class Database:
             "max_size": POOL_SIZE,
             "kwargs": connection,
             "name": "synapse",
+            # The pool's pauses between attempts double, and an attempt that pauses keeps its place: after minutes without a
+            # server, all places would pause for minutes more. An attempt that gives up leaves it to the next who asks.
+            "reconnect_timeout": RESTART_PATIENCE,
         }
+
+    def _require_server(self) -> None:
+        """
+        Look whether the server is there, if nobody did a moment ago.
+
+        :raises DatabaseUnavailableError: If it is away, and did not come back within `RESTART_PATIENCE`; for some time after
+            that, at once.
+        """
+        pools, now = self._pools, time.monotonic()
+        if now < pools.there_until:
+            return
+        try:
+            self._probe(patience=0.0 if now < pools.away_until else RESTART_PATIENCE)
+        except psycopg.OperationalError as exc:
+            pools.away_until = time.monotonic() + AWAY
+            raise wrapped(exc, name=self.name) from exc
+        pools.there_until, pools.away_until = time.monotonic() + PROBE_AFTER, 0.0
 
     def _probe(self, *, patience: float = 0.0) -> None:
         """
