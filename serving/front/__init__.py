@@ -95,7 +95,7 @@ def _plain_paths(app: FastAPI) -> frozenset[str]:
 def _trace(app: FastAPI, endpoint: str) -> None:
     from serving.observability.traces import TracedRequests, Traces
 
-    traces = Traces(endpoint)
+    traces = app.state.traces = Traces(endpoint)
     app.add_middleware(TracedRequests, tracer=traces.tracer)
     app.router.lifespan_context = _closing(app, traces)
 

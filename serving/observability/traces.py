@@ -55,10 +55,14 @@ class Traces:
         self.tracer = self._provider.get_tracer("synapse")
         enable_tracing(PipelineTracer(self.tracer))
 
-    def close(self) -> None:
-        """Send what is left, for a few seconds at most."""
-        disable_tracing()
+    def flush(self) -> None:
+        """Send what there is now, for a few seconds at most."""
         self._provider.force_flush(round(EXPORT_SECONDS * 1000))
+
+    def close(self) -> None:
+        """Send what is left, and nothing after it."""
+        disable_tracing()
+        self.flush()
         self._provider.shutdown()
 
 

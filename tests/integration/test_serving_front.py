@@ -21,6 +21,7 @@ import pytest
 import uvicorn
 from fastapi import FastAPI, Request
 from fastapi.routing import iter_route_contexts
+from prometheus_client.parser import text_string_to_metric_families
 from starlette.responses import StreamingResponse
 
 from database.embedded import EmbeddedServer
@@ -29,6 +30,7 @@ from serving.front.protocol import MOST_CONNECTIONS, BoundedHeaders
 from serving.observability import logs
 from tests.fake_llm import FakeLanguageModel
 from tests.support.front import AS_ANNA, small_app
+from tests.support.otlp_collector import Collector
 from tests.support.serving import RunningService, running
 
 KEY = b"Authorization: Bearer synapse_acme.anna\r\n"
@@ -310,8 +312,17 @@ def model() -> Iterator[FakeLanguageModel]:
 
 
 @pytest.fixture(scope="module")
-def service(server: EmbeddedServer | None, owner_conninfo: str, model: FakeLanguageModel) -> Iterator[RunningService]:
-    with running(server, owner_conninfo, page=True, llm_base_url=model.url, llm_timeout=5.0) as found:
+def collector() -> Iterator[Collector]:
+    with Collector() as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def service(
+    server: EmbeddedServer | None, owner_conninfo: str, model: FakeLanguageModel, collector: Collector
+) -> Iterator[RunningService]:
+    given = {"llm_base_url": model.url, "llm_timeout": 5.0, "otlp_endpoint": collector.url}
+    with running(server, owner_conninfo, page=True, **given) as found:
         yield found
 
 
@@ -396,6 +407,23 @@ def test_the_service_is_ready_and_counts(service: RunningService) -> None:
     )
     assert found.status_code == 200, json.dumps(found.json())
     assert httpx.get(f"{service.url}/metrics", headers=service.headers("acme")).status_code == 403
+    accounts = service.service.accounts
+    accounts.create_user("default", "prometheus")
+    try:
+        key, _ = accounts.create_key("default", "prometheus", label="scrape")
+        shown = httpx.get(f"{service.url}/metrics", headers={"X-Api-Key": key}).text
+    finally:
+        accounts.delete_user("default", "prometheus")
+    samples = {
+        (sample.name, *sorted(sample.labels.items())): sample.value
+        for family in text_string_to_metric_families(shown)
+        for sample in family.samples
+    }
+    assert samples[("synapse_stage_seconds_count", ("stage", "retriever"))] >= 1
+    assert samples[("synapse_pool_connections", ("state", "open"))] >= 1
+    searched = ("synapse_requests_total", ("method", "POST"), ("route", "/search"), ("status", "200"))
+    assert samples[searched] >= 1
+    assert "acme" not in shown, "no label names a tenant"
 
 
 def test_a_hostile_session_with_the_whole_service_leaves_nothing_in_its_log(
@@ -444,3 +472,19 @@ def test_a_hostile_session_with_the_whole_service_leaves_nothing_in_its_log(
     failed = {line["request_id"] for line in lines if line.get("status", 0) >= 500}
     explained = {line["request_id"] for line in lines if line["logger"] == "synapse.errors"}
     assert failed <= explained, "no 500 without a cause in the log"
+
+
+def test_each_step_of_a_question_is_a_span_and_no_text_leaves(service: RunningService, collector: Collector) -> None:
+    given = {**service.headers("acme"), "X-Request-Id": "traced-request"}
+    asked = {"question": "hunter2-question: how long is the warranty of dishwashers?"}
+    assert "hunter2-answer" in httpx.post(f"{service.url}/ask", json=asked, headers=given, timeout=60).text
+    service.app.state.traces.flush()
+    (request,) = [
+        span for span in collector.spans if any(one.value.string_value == "traced-request" for one in span.attributes)
+    ]
+    own = [span for span in collector.spans if span.trace_id == request.trace_id]
+    steps = {one.value.string_value for span in own for one in span.attributes if one.key == "haystack.component.name"}
+    assert {"embedder", "retriever", "llm"} <= steps
+    assert request.name == "POST /ask"
+    for text in (b"hunter2", b"warranty", b"Dishwashers", b"receipt", service.keys["acme", "alice"].encode()):
+        assert text not in collector.raw
