@@ -85,7 +85,9 @@ async def _show_controls() -> None:
         return
     # Kept with the connection: what was entered must not lose its meaning because the database is asked again.
     _session.set(CONTROLS, known.controls)
-    settings: Any = chainlit.ChatSettings([widget for control in known.controls for widget in _widgets(control)])
+    # Ranges first: their ends stand beside each other.
+    ordered = sorted(known.controls, key=lambda control: len(control.inputs), reverse=True)
+    settings: Any = chainlit.ChatSettings([widget for control in ordered for widget in _widgets(control)])
     await settings.send()
 
 
@@ -141,7 +143,7 @@ async def _answer(question: str, *, parent: str | None) -> None:
         return
     async with chainlit.Step(name=RUN, type="run", parent_id=parent) as run:
         shown: Any = chainlit.Message(content="", parent_id=run.id)  # Any: some of its methods have no types
-        safe, reply, above = SafeText(), None, ""
+        safe, reply, above, failure = SafeText(), None, "", None
         try:
             session_id = await _conversation(visitor, question)
             controls, entered = _session.get(CONTROLS) or (), context.session.chat_settings
@@ -157,12 +159,13 @@ async def _answer(question: str, *, parent: str | None) -> None:
                 else:
                     reply = part
         except SynapseError as exc:
-            await _failed(shown, exc, question, parent)
-            return
+            failure = exc
         except asyncio.CancelledError:  # the stop button; what was written is stored, as interrupted
             await shown.stream_token(f"{safe.rest()}\n\n{notes(supported=None, extractive=None, interrupted=True)}")
             await shown.update()
             raise
+    if failure is not None:
+        await _failed(shown, failure, question, parent)
     if reply is None:
         return
     answer = reply.answer

@@ -163,6 +163,19 @@ def test_after_logging_out_the_back_button_shows_nothing(visit: Visit) -> None:
     assert httpx.get(visit.service.url + (link or ""), cookies=stolen).status_code == 303
 
 
+def test_a_copied_answer_is_plain(browser: Browser, service: RunningService) -> None:
+    with visiting(browser, service, permissions=["clipboard-read", "clipboard-write"]) as visit:
+        visit.sign_in(user="bob")
+        visit.ask(QUESTION)
+        visit.answered().locator("button").first.click()
+        visit.page.wait_for_timeout(500)
+        copied = visit.page.evaluate("navigator.clipboard.readText()")
+
+        assert "24 months. [1]" in copied
+        assert "/sources/" not in copied
+        assert "warranty.md" in copied
+
+
 def test_on_a_phone_nothing_is_cut_off(browser: Browser, service: RunningService) -> None:
     with visiting(browser, service, viewport={"width": 375, "height": 667}, has_touch=True) as visit:
         visit.sign_in(user="bob")

@@ -59,7 +59,10 @@ const onKey = (event) => {
 };
 document.addEventListener("keydown", onKey);
 // Also while the source itself has the focus: it is of our own origin, and has no scripts.
-frame.addEventListener("load", () => frame.contentDocument?.addEventListener("keydown", onKey));
+frame.addEventListener("load", () => {
+  frame.contentDocument?.addEventListener("keydown", onKey);
+  panel.querySelector("header span").textContent = frame.contentDocument?.title || "Source";
+});
 
 // Chainlit changes the address of a new conversation only where it is served at the root: a reload would lose it.
 window.addEventListener("message", (event) => {
@@ -68,6 +71,16 @@ window.addEventListener("message", (event) => {
     history.replaceState(history.state, "", `/chat/thread/${encodeURIComponent(id)}`);
   }
 });
+
+// A copied answer has its marks, but neither the addresses behind them nor Markdown's backslashes.
+if (navigator.clipboard) {
+  navigator.clipboard.write = async ([item]) => {
+    const text = await (await item.getType("text/plain")).text();
+    const marks = /\[(\[\d+\])\]\(\/sources\/[^)]*\)/g;
+    const plain = marks.test(text) ? text.replace(marks, "$1").replace(/\\([!-/:-@[-`{-~])/g, "$1") : text;
+    await navigator.clipboard.writeText(plain);
+  };
+}
 
 // A page that the browser kept for its back button is not shown again: whoever was signed in may have left.
 window.addEventListener("pageshow", (event) => {
