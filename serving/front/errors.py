@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from typing import TYPE_CHECKING, Any
 
@@ -78,7 +79,5 @@ async def _answer_invalid(request: Request, exc: Any) -> Response:
 
 
 def _response(refusal: Refusal, request: Request) -> Response:
-    import json
-
     body = json.dumps(error_body(refusal, request.scope), ensure_ascii=False).encode()
     return Response(body, refusal.status_code, dict(refusal.headers or {}), media_type="application/json")

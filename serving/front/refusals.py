@@ -139,7 +139,7 @@ def error_body(refusal: Refusal, scope: Scope) -> dict[str, Any]:
 
 async def send_refusal(refusal: Refusal, scope: Scope, send: Send) -> None:
     """Answer a request with a refusal."""
-    body = b"" if refusal.status_code == 304 else json.dumps(error_body(refusal, scope), ensure_ascii=False).encode()
+    body = json.dumps(error_body(refusal, scope), ensure_ascii=False).encode()
     headers = {"Content-Type": "application/json", "Content-Length": str(len(body)), **dict(refusal.headers or {})}
     encoded = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()]
     await send({"type": "http.response.start", "status": refusal.status_code, "headers": encoded})

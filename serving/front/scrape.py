@@ -30,6 +30,7 @@ def scrape_route(service: Service) -> Route:
         identity = identity_of(request.scope)
         if identity is None or identity.tenant != service.settings.tenant:
             raise Refusal(403, "Metrics are shown to keys of the service's own tenant alone.")
-        return Response(exposition(service.database), media_type=CONTENT_TYPE_LATEST)
+        jobs = sum(map(len, list(service.uploads._turns.values())))
+        return Response(exposition(service.database, upload_jobs=jobs), media_type=CONTENT_TYPE_LATEST)
 
     return Route("/metrics", metrics)

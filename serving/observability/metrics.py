@@ -97,15 +97,15 @@ async def observed(parts: AsyncIterator[str | Reply]) -> AsyncIterator[str | Rep
             ANSWERS.labels(outcome).inc()
 
 
-def exposition(database: Database, *, gauges: dict[str, float] | None = None) -> bytes:
+def exposition(database: Database, *, upload_jobs: int) -> bytes:
     """
     Everything, as Prometheus reads it.
 
     :param database: Whose pools are in use.
-    :param gauges: What else there is to tell right now: values by name, without the prefix.
+    :param upload_jobs: Uploads that are not indexed yet.
     """
     now = CollectorRegistry()
-    now.register(_Now(database, gauges or {}))  # type: ignore[arg-type]
+    now.register(_Now(database, upload_jobs))  # type: ignore[arg-type]
     return generate_latest(REGISTRY) + generate_latest(now)
 
 
@@ -123,17 +123,16 @@ def _observe_stages(timings_ms: dict[str, float]) -> None:
 class _Now:
     """What is asked for with each scrape, instead of being counted."""
 
-    def __init__(self, database: Database, gauges: dict[str, float]) -> None:
+    def __init__(self, database: Database, upload_jobs: int) -> None:
         self._database = database
-        self._gauges = gauges
+        self._upload_jobs = upload_jobs
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
         pool = GaugeMetricFamily("synapse_pool_connections", "The pools' connections to PostgreSQL.", labels=["state"])
         for state, number in pool_use(self._database).items():
             pool.add_metric([state], number)
         yield pool
-        for name, value in self._gauges.items():
-            yield GaugeMetricFamily(f"synapse_{name}", name.replace("_", " ").capitalize() + ".", value=value)
+        yield GaugeMetricFamily("synapse_upload_jobs", "Uploads that are not indexed yet.", value=self._upload_jobs)
 
 
 def pool_use(database: Database) -> dict[str, int]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 from typing import Any
 from uuid import UUID
 
@@ -52,6 +53,8 @@ class FrontService:
     found: dict[str, Any] = field(default_factory=lambda: {"database": True, "schema": True, "model": True})
 
     database: Database = field(default_factory=lambda: Database("host=127.0.0.1 port=1 user=nobody"))
+
+    uploads: Any = field(default_factory=lambda: SimpleNamespace(_turns={}))
 
     async def ready(self) -> dict[str, Any]:
         return self.found

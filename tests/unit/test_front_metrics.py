@@ -86,7 +86,7 @@ async def test_they_are_shown_to_keys_of_the_services_own_tenant_alone() -> None
         assert (await client.get("/metrics", headers=AS_ANNA)).status_code == 403
         shown = await client.get("/metrics", headers=AS_BERT)
     families = {family.name for family in text_string_to_metric_families(shown.text)}
-    assert {"synapse_requests", "synapse_stage_seconds", "synapse_pool_connections"} <= families
+    assert {"synapse_requests", "synapse_stage_seconds", "synapse_pool_connections", "synapse_upload_jobs"} <= families
     labels = {
         label for family in text_string_to_metric_families(shown.text) for s in family.samples for label in s.labels
     }
