@@ -132,7 +132,8 @@ def test_chat_in_a_terminal_survives_ctrl_c(asking: Program) -> None:
             os.write(controller, f"{HOW_LONG}\n".encode())
             read_until(controller, "slow slow")
             process.send_signal(signal.SIGINT)
-            server.answer = "It is 24 months [1]."
+            # What was interrupted is part of the conversation: the question is rewritten with it.
+            server.answer = lambda messages: HOW_LONG if "Rewrite" in str(messages[0]) else "It is 24 months [1]."
             read_until(controller, "> $")
             os.write(controller, f"{HOW_LONG}\n".encode())
             read_until(controller, r"Sources\s.*warranty\.md.*> $")
