@@ -16,7 +16,7 @@ from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, R
 from database.accounts import Identity
 from database.errors import DatabaseError
 from serving.page.library import TOKEN_COOKIE
-from serving.page.sessions import COOKIE, LIFETIME, Patience, Sessions, Visitor, cookies, current
+from serving.page.sessions import COOKIE, LIFETIME, Patience, Sessions, Visitor, cookies, current, is_still_there
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -108,13 +108,13 @@ class PageDoor:
             await (await own(Request(scope, receive)))(scope, receive, send)
         elif not _ROUTES.fullmatch(f"{scope['method']} {path}"):
             await JSONResponse({"detail": "Not found"}, 404)(scope, receive, send)
-        elif (visitor := self._visitor(scope, headers)) is None:
+        elif (visitor := await self._visitor(scope, headers)) is None:
             await JSONResponse({"detail": "Sign in first."}, 401)(scope, receive, send)
         else:
             await self._let_in(visitor, scope, limited(receive, MAX_BODY), send)
 
     async def _websocket(self, scope: Scope, receive: Receive, send: Send, path: str, headers: Headers) -> None:
-        visitor = self._visitor(scope, headers)
+        visitor = await self._visitor(scope, headers)
         known = path.rstrip("/") == "/ws/socket.io"
         if visitor is None or not known or not same_origin(scope, headers, self._service.settings.public_url):
             await receive()
@@ -131,8 +131,8 @@ class PageDoor:
         finally:
             current.reset(reset)
 
-    def _visitor(self, scope: Scope, headers: Headers) -> Visitor | None:
-        return visitor_of(scope, headers, self._service, self._sessions)
+    async def _visitor(self, scope: Scope, headers: Headers) -> Visitor | None:
+        return await visitor_of(scope, headers, self._service, self._sessions)
 
     def _own_routes(self) -> dict[str, Callable[[Request], Awaitable[Response]]]:
         return {
@@ -182,11 +182,15 @@ class PageDoor:
         return JSONResponse({"message": "No cookie is needed."})
 
 
-def visitor_of(scope: Scope, headers: Headers, service: Service, sessions: Sessions) -> Visitor | None:
+async def visitor_of(scope: Scope, headers: Headers, service: Service, sessions: Sessions) -> Visitor | None:
     """Whom a request comes from: the session's user, or the local one of a service that asks for no login."""
     if found := sessions.read(cookies(headers).get(COOKIE)):
         identity, session = found
-        return Visitor(identity=identity, session=session, service=service, is_gone=lambda: sessions.is_over(session))
+        visitor = Visitor(
+            identity=identity, session=session, service=service, is_gone=lambda: sessions.is_over(session)
+        )
+        if await is_still_there(visitor):
+            return visitor
     local: Identity | None = scope.get("state", {}).get("identity")
     return Visitor(identity=local, session="", service=service) if local else None
 

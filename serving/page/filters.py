@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
@@ -94,7 +95,7 @@ def _condition(control: Control, entered: Sequence[str | None]) -> Any:
         case "date":
             low_day, high_day = (None if text is None else _day(control.name, text) for text in entered)
             # A day is meant as a whole, and values may have a time.
-            until = high_day + timedelta(days=1) if high_day else None
+            until = high_day + timedelta(days=1) if high_day and high_day < date.max else None
             return {key: day.isoformat() for key, day in ((">=", low_day), ("<", until)) if day is not None}
 
 
@@ -102,7 +103,9 @@ def _number(name: str, text: str) -> int | float:
     try:
         number = float(text)
     except ValueError:
-        raise InvalidInputError(f"The filter on {name} needs a number, but is {text!r}.") from None
+        number = math.nan
+    if not math.isfinite(number):
+        raise InvalidInputError(f"The filter on {name} needs a number, but is {text!r}.")
     return int(number) if number.is_integer() else number
 
 

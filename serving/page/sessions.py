@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from database.accounts import Identity
+from database.errors import DatabaseError, NotFoundError, UnknownTenantError
 
 if TYPE_CHECKING:
     from config import Settings
@@ -35,6 +36,9 @@ TRIES, TRIES_OF_LOGIN, TRIES_OF_ADDRESS = 5, 25, 100
 """Wrong passwords of one login from one address, of one login, and of one address; then they wait. The first is the
 smallest, so that a stranger's tries lock nobody out who comes from elsewhere; the last is for an office behind one address.
 """
+
+CHECKED = 60.0
+"""Seconds for which a user who was there is taken to be there."""
 
 REMEMBERED = 10_000
 """Sessions that were ended, and logins that went wrong, which are kept in memory."""
@@ -62,6 +66,7 @@ class Visitor:
         return f"{self.identity.user_name}@{self.identity.tenant}"
 
 
+_seen: OrderedDict[str, float] = OrderedDict()
 current: ContextVar[Visitor] = ContextVar("synapse_page_visitor")
 """Set around whatever Chainlit does for a request; the tasks that it starts inherit it."""
 
@@ -130,6 +135,25 @@ class Sessions:
 
     def _signature(self, body: str) -> str:
         return hmac.new(self._key, body.encode(), hashlib.sha256).hexdigest()
+
+
+async def is_still_there(visitor: Visitor) -> bool:
+    """Whether the user of a session still exists; asked for at most once a minute. A database that is away decides nothing."""
+    if not visitor.session or time.monotonic() - _seen.get(visitor.session, -CHECKED) < CHECKED:
+        return True
+    service, identity = visitor.service, visitor.identity
+    try:
+        found = await service.in_thread(service.accounts.identity, identity.tenant, identity.user_name)
+    except (NotFoundError, UnknownTenantError):
+        return False
+    except DatabaseError:
+        return True
+    if found.user_id != identity.user_id:  # a new user of an old name
+        return False
+    _seen[visitor.session] = time.monotonic()
+    while len(_seen) > REMEMBERED:
+        _seen.popitem(last=False)
+    return True
 
 
 class Patience:

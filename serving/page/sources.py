@@ -91,7 +91,7 @@ class SourceViewer:
             return PlainTextResponse("Sources are only read.", 405, headers={"Allow": "GET"})
         if path == "/source.css":
             return Response((STATIC / "source.css").read_bytes(), media_type="text/css")
-        visitor = visitor_of(scope, Headers(scope=scope), self._service, self._sessions)
+        visitor = await visitor_of(scope, Headers(scope=scope), self._service, self._sessions)
         if visitor is None:
             return RedirectResponse("/chat/login", 303)
         query = parse_qs(scope["query_string"].decode("latin-1"))

@@ -192,6 +192,17 @@ def test_after_logging_out_the_cookie_is_worthless(service: RunningService) -> N
         assert httpx.get(f"{service.url}/chat/user", cookies=copy).status_code == 401
 
 
+def test_a_deleted_user_is_out(service: RunningService) -> None:
+    accounts = service.service.accounts
+    accounts.create_user("globex", "carl", password=PASSWORD)
+    with signed_in(service, "carl@globex") as carl:
+        accounts.delete_user("globex", "carl")
+
+        assert carl.get("/chat/user").status_code == 401
+        accounts.create_user("globex", "carl", password=PASSWORD)
+        assert carl.get("/chat/user").status_code == 401
+
+
 @pytest.mark.parametrize("origin", ["https://evil.example", "null", "http://127.0.0.1:1"])
 def test_other_sites_cannot_use_the_cookie(alice: httpx.Client, origin: str) -> None:
     body = {"pagination": {"first": 1}, "filter": {}}
