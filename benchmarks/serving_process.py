@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -12,6 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import httpx
 from haystack import Document
@@ -71,6 +73,16 @@ class Ground:
         text, _ = self.accounts.create_key(tenant, name, label="tests")
         return identity, text
 
+    def stop_database(self) -> None:
+        """Take it away from under everybody, as a crash does."""
+        with self.server._locked():
+            self.server._run("pg_ctl", "stop", "-D", self.server.data, "-m", "immediate", "-w", check=False)
+
+    def start_database(self) -> None:
+        """Bring it back."""
+        with self.server._locked():
+            self.server._ensure_running()
+
     def busy(self) -> list[str]:
         """What the service's connections are doing at this moment, idle ones left out."""
         rows = self.owner.read(
@@ -86,7 +98,7 @@ class ServiceProcess:
     `python synapse.py serve`, and what it says.
 
     :param environment: Its settings, as variables.
-    :param log: Where its output goes; is added to when it is started again.
+    :param log: Where its log goes; is added to when it is started again.
     """
 
     environment: Mapping[str, str]
@@ -103,11 +115,11 @@ class ServiceProcess:
         variables = {**unset, **kept, "HF_HUB_OFFLINE": "1", **self.environment}
         with self.log.open("ab") as output:
             self.process = subprocess.Popen(
-                _command(port),
+                [sys.executable, str(PROJECT / "synapse.py"), "serve", "--port", str(port)],
                 env=variables,
                 stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
+                stdout=subprocess.DEVNULL,
+                stderr=output,
             )
         self.wait_until_ready()
 
@@ -128,8 +140,18 @@ class ServiceProcess:
         raise AssertionError(f"the service was expected to be ready; it said {self.said()[-3000:]}")
 
     def said(self) -> str:
-        """All of its output so far."""
+        """Its log so far."""
         return self.log.read_text(errors="replace") if self.log.exists() else ""
+
+    def records(self) -> list[dict[str, Any]]:
+        """Its log, record by record; lines for whoever started it are left out."""
+        return [json.loads(line) for line in self.said().splitlines() if line.startswith("{")]
+
+    def unexplained(self) -> list[dict[str, Any]]:
+        """Requests that failed by the service's doing, without a record that says why."""
+        records = self.records()
+        explained = {one.get("request_id") for one in records if one["level"] in ("warning", "error")}
+        return [one for one in records if one.get("status", 0) >= 500 and one["request_id"] not in explained]
 
     def memory_mb(self) -> float:
         """What it holds of the machine's memory, shared libraries included."""
@@ -170,23 +192,6 @@ class ServiceProcess:
     def _status(self, name: str) -> float:
         found = re.search(rf"{name}:\s+(\d+) kB", Path(f"/proc/{self._pid}/status").read_text())
         return int(found[1]) / 1024 if found else 0.0
-
-
-def _command(port: int) -> list[str]:
-    if (PROJECT / "commands" / "serve.py").exists():
-        return [sys.executable, str(PROJECT / "synapse.py"), "serve", "--port", str(port)]
-    program = """
-import logging, sys
-sys.path.insert(0, sys.argv[1])
-from dataclasses import replace
-from config import Settings
-from serving.app import build_app
-from serving.front.server import Server
-logging.basicConfig(level=logging.INFO)
-settings = replace(Settings.from_env(), serve_port=int(sys.argv[2]))
-Server(build_app(settings, page=False), settings).run()
-"""
-    return [sys.executable, "-c", program, str(PROJECT), str(port)]
 
 
 @contextmanager

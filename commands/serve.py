@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -114,6 +115,7 @@ def _serve(settings: Settings, sock: object, *, auth: bool, page: bool) -> bool:
     def started() -> None:
         for line in _places(address, auth=auth, page=page):
             say(line)
+        sys.stdout.flush()  # whoever waits for it may read a pipe
 
     server = Server(app, drain_seconds=settings.drain_seconds, on_started=started)
     server.run(sockets=[sock])

@@ -352,4 +352,4 @@ def _errors_wrapped(database: Database) -> Iterator[None]:
     except DBAPIError as exc:
         if isinstance(exc.orig, psycopg.Error):
             raise wrapped(exc.orig, name=database.name) from exc
-        raise DatabaseError(f"{database.name} refused a statement: {type(exc.orig).__name__}.") from exc
+        raise DatabaseError(f"{database.name} refused a statement: {type(exc.orig).__name__}") from exc
