@@ -124,12 +124,12 @@ def _serve(settings: Settings, sock: object, *, auth: bool, page: bool) -> bool:
 
 def _places(address: str, *, auth: bool, page: bool) -> list[str]:
     lines = [
-        f"API    {address}/v1 for OpenAI's clients (model synapse), and {address}/ask, /search, /documents",
-        f"MCP    {address}/mcp",
-        f"Docs   {address}/docs",
+        f"API     {address}/v1 for OpenAI's clients (model synapse), and {address}/ask, /search, /documents",
+        f"MCP     {address}/mcp",
+        f"OpenAPI {address}/openapi.json",
     ]
     if page:
-        lines.insert(0, f"Page   {address}/chat")
+        lines.insert(0, f"Page    {address}/chat")
     if not auth:
         lines.append("No key is asked for: whoever uses this machine reads every document.")
     return [*lines, "Ctrl-C stops it: once, when running answers have ended; twice, at once."]

@@ -49,7 +49,8 @@ __all__ = [
     "trace_operation",
 ]
 
-KEPT_ROUTES = ("/openapi.json", "/docs")
+KEPT_ROUTES = ("/openapi.json",)
+"""Not `/docs`: a browser sends no key, and its script would come from another host."""
 
 _SETTINGS: dict[str, Any] = {
     "pipelines_dir": "",  # the default, ./pipelines, is a package of ours, which Hayhooks would deploy
@@ -65,7 +66,7 @@ _SETTINGS: dict[str, Any] = {
 
 def bare_app(wrappers: Mapping[str, BasePipelineWrapper]) -> FastAPI:
     """
-    Hayhooks' application with these pipelines and no routes but those of the OpenAPI description.
+    Hayhooks' application with these pipelines and no route but the OpenAPI description's.
 
     :param wrappers: The pipelines by name, made and configured; `app.state.pipeline_registry` knows them, and no others
         can be added.
