@@ -17,7 +17,7 @@ serve: $(VENV)/.installed-serve
 test: $(VENV)/.installed-dev
 	$(RUN) -m pytest -m "not system and not slow" -n 2 --dist loadfile
 
-# What needs more than requirements: psql and a pooler, which .ci/run installs, and servers of several versions of Chroma, each with
+# What needs more than requirements: psql, a pooler and a browser, which .ci/run installs, and servers of several versions of Chroma, each with
 # an environment of its own; there a skip is a failure. And what takes long.
 test-system: $(VENV)/.installed-dev
 	$(RUN) tests/fixtures/chroma/make.py --environments .venv-servers 0.4.24 0.5.23 1.0.20 1.5.9

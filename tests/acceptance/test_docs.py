@@ -39,6 +39,10 @@ NOT_RUN = {
     "python migrate_from_chroma.py ~/chroma": "shows a folder of the reader's",
     "python synapse.py migrate sqlite": "needs a database of the reader's; tests/integration/test_migrate_sqlite.py",
     "python synapse.py migrate bytea": "needs a table of the reader's; tests/integration/test_migrate_bytea.py",
+    "python synapse.py tenants create acme": "shows a folder of the reader's; tests/integration/test_tenancy.py",
+    "make serve": "goes on until it is stopped; tests/acceptance/test_serve_command.py",
+    "pip install -r requirements-serve.txt": "goes on until it is stopped; likewise",
+    "SYNAPSE_SCREENSHOTS=": "needs a browser; tests/system_page makes the same pictures",
     "python synapse.py index documents --watch": "goes on until it is stopped; tests/integration/test_watch.py",
 }
 """First words of the `bash` blocks, and why they are not run."""
@@ -150,6 +154,15 @@ SHOWN_OBJECTS = {
     "database upgrade": [],
     "database status": [],
     "documents delete": ["docs/cli.md", "--yes"],
+    "users create": ["ann"],
+    "users list": [],
+    "users password": ["ann", "--remove"],
+    "keys create": ["ann"],
+    "keys list": [],
+    "usage": [],
+    "conversations list": [],
+    "conversations export": ["--user", "ann"],
+    "users delete": ["ann", "--yes"],
 }
 """The commands with a JSON object on the page, in an order in which they work, and what they are given."""
 
