@@ -61,7 +61,7 @@ class Held:
             return [f"{self.script.visitor} has no conversation"]
         stored = [(one["role"], one["content"]) for one in await self.client.transcript(self.session_id)]
         said = [part for question, answer in self.said for part in (("user", question), ("assistant", answer))]
-        return [] if stored == said else [f"{self.script.visitor}: stored {stored!r:.500}, but said {said!r:.500}"]
+        return [] if stored == said else [f"{self.script.visitor}: stored {stored!r}, but said {said!r}"]
 
     async def _ask(self, turn: int, question: str) -> Heard:
         ask = self.client.stream if turn % 2 else self.client.ask

@@ -148,8 +148,8 @@ class ServiceProcess:
         return [json.loads(line) for line in self.said().splitlines() if line.startswith("{")]
 
     def unexplained(self) -> list[dict[str, Any]]:
-        """Requests that failed by the service's doing, without a record that says why."""
-        records = self.records()
+        """Requests that failed by the service's doing, without a record that says why; `/ready` says it in its answer."""
+        records = [one for one in self.records() if one.get("route") != "/ready"]
         explained = {one.get("request_id") for one in records if one["level"] in ("warning", "error")}
         return [one for one in records if one.get("status", 0) >= 500 and one["request_id"] not in explained]
 
