@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from uuid import uuid4
+from uuid import UUID
 
 import httpx
 import psycopg
@@ -69,7 +69,7 @@ ROUTES_BEHIND_THE_LOGIN = [
     ("GET", "/chat/user"),
     ("GET", "/chat/project/settings"),
     ("POST", "/chat/project/threads"),
-    ("GET", f"/chat/project/thread/{uuid4()}"),
+    ("GET", f"/chat/project/thread/{UUID(int=1)}"),
     ("PUT", "/chat/project/thread"),
     ("DELETE", "/chat/project/thread"),
     ("PUT", "/chat/feedback"),
