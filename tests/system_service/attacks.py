@@ -11,6 +11,9 @@ from uuid import UUID
 
 from benchmarks.serving_script import code, warehouse
 
+SENT = 12
+"""Codes below this stand in what the attacker sends, and are no evidence when they come back."""
+
 SQL = (
     "' OR '1'='1",
     "'; RESET ROLE; --",

@@ -74,7 +74,9 @@ async def test_the_database_goes_and_comes_back(
     ground: Ground, running: ServiceProcess, keys: dict[str, list[str]]
 ) -> None:
     headers = {"Authorization": f"Bearer {keys[TENANT][1]}"}
-    asked = asyncio.create_task(hold_all(users(running, keys), conversations=16, seconds=20, most=12, think=0.5))
+    asked = asyncio.create_task(
+        hold_all(users(running, keys), conversations=16, seconds=20, most=12, think=0.5, repeats=True)
+    )
     await asyncio.sleep(3)
     ground.stop_database()
     async with client_of(running) as http:
@@ -92,16 +94,10 @@ async def test_the_database_goes_and_comes_back(
         await eventually(lambda: http.get("/ready"), lambda response: response.status_code == 200)
     found = await asked
     assert found.faults == []
-    # An answer that was cut off, or given and not stored, is said to be; the client asks again.
+    # A stream that was cut off says so, and a question that was put off is asked again; what was answered is there.
     assert [error for error in found.errors if "in the stream" not in error] == []
-    assert found.questions >= 48
-    for one in found.lost:
-        
-        import re
-        st, _, sa = one.partition("but said"); q=lambda t: re.findall(r"asks \((\d+)\)", t); print("LOST", q(st), q(sa))
-    print("ERR", found.errors[:40])
-    if not found.errors:
-        assert found.lost == []
+    assert found.questions >= 48 - len(found.errors)
+    assert found.lost == []
     assert running.unexplained() == []
     assert settled(ground) == []
 

@@ -20,13 +20,11 @@ from benchmarks.serving_script import TENANTS, WAREHOUSES, Script, code, documen
 from database.connection import Database
 from database.errors import SynapseError
 from tests.fake_llm import FakeLanguageModel
-from tests.system_service.attacks import Attempt, Victim, attempts, dumped
+from tests.system_service.attacks import SENT, Attempt, Victim, attempts, dumped
 
 pytestmark = [pytest.mark.system, pytest.mark.slow]
 
 ATTACKER, OWNER = TENANTS
-SENT = 12
-"""Codes below this stand in what the attacker sends, and are no evidence when they come back."""
 SECRETS = tuple(f"globex-only/{n}" for n in range(6))
 AT_ONCE = 8
 
@@ -139,9 +137,9 @@ async def test_a_thousand_attempts(attacked: ServiceProcess, ground: Ground, key
             assert sum(count for (k, _), count in statuses.items() if k == kind) > 2
         assert statuses["filter", 200] > 50, "most of them were expected to be understood, and to find nothing foreign"
         # The same requests with the victim's own key do find it: what is looked for would be noticed.
-        seen = [await tried(http, one, keys[OWNER][0]) for one in made[:3]]
-        assert all(any(one in response.text for one in secrets) for response in seen if response.status_code == 200)
-        assert any(response.status_code == 200 for response in seen)
+        seen = [await tried(http, one, keys[OWNER][0]) for one in made[:2]]
+        assert all(any(one in response.text for one in secrets) for response in seen)
+        assert [response.status_code for response in seen] == [200, 200]
         client = Client(http, keys[OWNER][0])
         assert len(await client.transcript(victim.sessions[0])) == 4
     assert attacked.unexplained() == []
