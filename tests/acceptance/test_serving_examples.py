@@ -16,9 +16,11 @@ import httpx
 import pytest
 
 from database.connection import Database
+from database.embedded import EmbeddedServer
 from tests.acceptance.program import PROJECT, Program
 from tests.fake_llm import FakeLanguageModel, Message, Reply, ToolCall
 from tests.support.answering import index_texts
+from tests.support.serving import RunningService, running
 from tests.tcp_server import free_port
 
 pytestmark = pytest.mark.slow
@@ -86,6 +88,52 @@ def test_an_application_of_ones_own_streams(elsewhere: Program, tmp_path: Path) 
             assert events[-1][1]["citations"][0]["quote"] == "Dishwashers carry a warranty of 24 months."
             server.forever = "401"
             assert [*asked(url, HOW_LONG)][-1][0] == "error"
+
+
+VISITS = {
+    "visits.md": (
+        "A group visit lasts two hours. A group visit must be booked 14 days in advance.",
+        {"title": "Visits"},
+    )
+}
+
+
+@pytest.fixture(scope="module")
+def served(server: EmbeddedServer | None, owner_conninfo: str) -> Iterator[RunningService]:
+    def reply(messages: list[Message]) -> Reply:
+        if "Rewrite" in messages[0]["content"]:
+            return "How far in advance must a group visit be booked?"
+        booked = "booked" in messages[-1]["content"].splitlines()[-1]
+        return "It must be booked 14 days in advance [1]." if booked else "A group visit lasts two hours [1]."
+
+    with (
+        FakeLanguageModel(reply) as model,
+        running(server, owner_conninfo, tenants={"observatory": VISITS}, llm_base_url=model.url) as service,
+    ):
+        yield service
+
+
+def run_against(served: RunningService, name: str, folder: Path) -> str:
+    program = Program(home=folder, environment={"PYTHONPATH": str(PROJECT)})
+    key = served.headers("observatory")["Authorization"].removeprefix("Bearer ")
+    return run(program, name, folder, SYNAPSE_URL=served.url, SYNAPSE_KEY=key)
+
+
+def test_openais_client(served: RunningService, tmp_path: Path) -> None:
+    shown = run_against(served, "openai_client", tmp_path)
+    first, second = shown.removeprefix("> ").split("\n> ")
+    assert "A group visit lasts two hours [1].\n  [1] visits.md: 'A group visit lasts two hours.'" in first
+    assert "It must be booked 14 days in advance [1].\n  [1] visits.md: 'A group visit must be booked" in second
+    listed = httpx.get(f"{served.url}/conversations", headers=served.headers("observatory")).json()["conversations"]
+    assert listed[0]["message_count"] == 4, "both questions stand in one conversation"
+
+
+def test_an_mcp_client(served: RunningService, tmp_path: Path) -> None:
+    shown = run_against(served, "mcp_client", tmp_path)
+    assert "search_documents: Find passages" in shown
+    assert "answer_question: Answer a question" in shown
+    assert "  visits.md\n" in shown
+    assert shown.endswith("A group visit lasts two hours [1].\n  [1] visits.md: 'A group visit lasts two hours.'\n")
 
 
 def asked(url: str, question: str) -> Iterator[tuple[str, Any]]:
