@@ -16,7 +16,7 @@ import typer
 from commands.ask import FilterOption, NoLlmFlag, TopKOption, sources_lines, without_language_model
 from commands.conversations import local_user_name, message_lines
 from commands.keys import checked_id
-from commands.output import errors_reported, note, say
+from commands.output import errors_reported, note, say, write
 from commands.search import place
 from database.errors import InvalidInputError, NotFoundError, SynapseError, UnknownTenantError
 
@@ -204,7 +204,7 @@ class Conversation:
 
     def _answer(self, question: str) -> None:
         def show(part: str) -> None:
-            sys.stdout.write(part)
+            write(part)
             sys.stdout.flush()
 
         answer = self._asked(question, show)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 import traceback
 from collections.abc import Iterator
@@ -24,6 +25,10 @@ JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON object; e
 
 INTERRUPTED = 130
 
+_CONTROL = re.compile(
+    r"[\x00-\x08\x0b-\x1a\x1c-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]|\x1b(?!\[[02]m)"
+)  # dim, and its end, are ours
+
 
 def print_json(value: dict[str, Any]) -> None:
     """Print the command's one JSON object on standard output."""
@@ -33,7 +38,21 @@ def print_json(value: dict[str, Any]) -> None:
 
 def say(text: str = "") -> None:
     """A line for people, on standard output."""
-    sys.stdout.write(text + "\n")
+    write(text + "\n")
+
+
+def write(text: str) -> None:
+    """
+    Text for people, on standard output.
+
+    A terminal obeys some characters, and what documents and users wrote is not to steer it; a file gets them as they are.
+    """
+    sys.stdout.write(harmless(text) if sys.stdout.isatty() else text)
+
+
+def harmless(text: str) -> str:
+    """Text without the control characters that a terminal obeys, but for the end of a line and the tabulator."""
+    return _CONTROL.sub("\ufffd", text)
 
 
 def note(text: str) -> None:

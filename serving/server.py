@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import socket
+import time
 from collections.abc import Callable
 from types import FrameType
 from typing import TYPE_CHECKING
@@ -11,9 +12,14 @@ from typing import TYPE_CHECKING
 import uvicorn
 
 from database.errors import ConfigurationError, SynapseError
+from serving.front.protocol import MOST_CONNECTIONS, BoundedHeaders
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
+
+
+NOTICE = 1.0
+"""Seconds between saying on /ready that the service leaves and closing its port."""
 
 
 class Server(uvicorn.Server):
@@ -33,10 +39,14 @@ class Server(uvicorn.Server):
                 log_config=None,
                 access_log=False,  # requests are logged by our own middleware, without what was asked
                 server_header=False,
+                http=BoundedHeaders,
+                limit_concurrency=MOST_CONNECTIONS,
+                forwarded_allow_ips="127.0.0.1,::1",  # uvicorn would read the environment
                 timeout_graceful_shutdown=round(drain_seconds),
             )
         )
         self._app = app
+        self._leaves_at: float | None = None
         self._on_started = on_started
 
     @property
@@ -51,9 +61,15 @@ class Server(uvicorn.Server):
             self._on_started()
 
     def stop(self) -> None:
-        """Send new requests away, and end when those that are running have."""
+        """Send new requests away, for long enough that a load balancer sees it, and end when those that are running have."""
         self._app.state.drain.begin()
-        self.should_exit = True
+        self._leaves_at = time.monotonic() + NOTICE
+
+    async def on_tick(self, counter: int) -> bool:
+        """Whether to close the port: uvicorn asks every 0.1 s."""
+        if self._leaves_at is not None and time.monotonic() >= self._leaves_at:
+            self.should_exit = True
+        return await super().on_tick(counter)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """
@@ -61,9 +77,10 @@ class Server(uvicorn.Server):
 
         uvicorn would raise it again in the end, and only takes a second Ctrl-C for impatience.
         """
-        if self.should_exit:
-            self.force_exit = True
-        self.stop()
+        if self._leaves_at is None:
+            self.stop()
+        else:
+            self.should_exit = self.force_exit = True
 
 
 def bound_socket(host: str, port: int) -> socket.socket:

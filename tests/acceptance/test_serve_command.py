@@ -114,7 +114,7 @@ def test_it_serves_drains_and_leaves(program: Program, tmp_path: Path) -> None:
     (tmp_path / "warranty.md").write_text("The warranty of dishwashers is 24 months.")
     program.json("index", tmp_path)
     headers = {"Authorization": f"Bearer {key}"}
-    with FakeLanguageModel(" ".join(["word"] * 40) + " [1].", token_delay=0.05) as llm:
+    with FakeLanguageModel(" ".join(["word"] * 40) + " [1].", token_delay=0.1) as llm:
         with_model = replace(program, environment={**program.environment, "LLM_BASE_URL": llm.url})
         with served(with_model, "--no-page") as (url, process, lines):
             assert httpx.get(f"{url}/ready").json()["ready"]
@@ -128,9 +128,14 @@ def test_it_serves_drains_and_leaves(program: Program, tmp_path: Path) -> None:
                 events = stream.iter_lines()
                 next(events)
                 process.send_signal(signal.SIGTERM)
-                time.sleep(0.3)
+                time.sleep(0.2)
+                leaving = httpx.get(f"{url}/ready", timeout=5)  # so that a load balancer sends nobody else
+                assert (leaving.status_code, leaving.json()["stopping"]) == (503, True)
+                assert httpx.post(f"{url}/search", json={"question": "x"}, headers=headers).status_code == 503
+                until = time.monotonic() + 10
                 with pytest.raises(httpx.TransportError):
-                    httpx.get(f"{url}/live", timeout=1)
+                    while time.monotonic() < until:
+                        httpx.get(f"{url}/live", timeout=1)
                 rest = [event for event in events if event]
             assert rest[-1] == "data: [DONE]"
             assert sum("word" in event for event in rest) > 20
