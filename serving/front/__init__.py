@@ -77,8 +77,11 @@ def install(app: FastAPI, service: Service, *, auth: bool = True) -> None:
             CORSMiddleware,
             allow_origins=origins,
             allow_methods=["GET", "POST", "PUT", "PATCH", "DELETE"],
-            allow_headers=["Authorization", "Content-Type", "X-Api-Key", "X-Request-Id"],
-            expose_headers=["X-Request-Id", "Retry-After", "RateLimit", "RateLimit-Policy"],
+            allow_headers=[
+                *("Authorization", "Content-Type", "X-Api-Key", "X-Request-Id", "X-Session-Id"),
+                *("Mcp-Session-Id", "Mcp-Protocol-Version"),
+            ],
+            expose_headers=["X-Request-Id", "Retry-After", "RateLimit", "RateLimit-Policy", "Mcp-Session-Id"],
         )
     if settings.otlp_endpoint:
         _trace(app, settings.otlp_endpoint)

@@ -21,7 +21,7 @@ class Area(Enum):
     """
     What rules hold.
 
-    `HEALTH` answers everyone, at once. `PAGE` has a login and sessions of its own. `API` is everything else: also what
+    `HEALTH` answers everyone, at once. `PAGE` has a login and sessions of its own; `/` leads there. `API` is everything else: also what
     does not exist, so that a stranger learns nothing about routes.
     """
 
@@ -40,7 +40,7 @@ def area_of(scope: Scope) -> Area:
     path = get_route_path(scope)
     if path in HEALTH_PATHS:
         return Area.HEALTH
-    return Area.PAGE if any(_is_below(path, prefix) for prefix in PAGE_PREFIXES) else Area.API
+    return Area.PAGE if path == "/" or any(_is_below(path, prefix) for prefix in PAGE_PREFIXES) else Area.API
 
 
 def speaks_openai(scope: Scope) -> bool:

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from starlette.responses import RedirectResponse
+
 from database.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
+    from starlette.requests import Request
+    from starlette.responses import Response
 
     from serving.service import Service
 
@@ -36,5 +40,10 @@ def install(app: FastAPI, service: Service) -> None:
     from serving.page.sources import SourceViewer
 
     sessions = Sessions(session_secret(service.settings))
+    app.add_route("/", _to_the_page, methods=["GET"], include_in_schema=False)
     app.mount("/chat", PageDoor(load_chainlit(), service, sessions), name="page")
     app.mount("/sources", SourceViewer(service, sessions), name="sources")
+
+
+async def _to_the_page(request: Request) -> Response:
+    return RedirectResponse(request.url_for("page", path="").path.rstrip("/"))

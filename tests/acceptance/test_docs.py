@@ -154,15 +154,15 @@ SHOWN_OBJECTS = {
     "database upgrade": [],
     "database status": [],
     "documents delete": ["docs/cli.md", "--yes"],
-    "users create": ["ann"],
+    "users create": ["bea"],
     "users list": [],
-    "users password": ["ann", "--remove"],
-    "keys create": ["ann"],
+    "users password": ["bea", "--remove"],
+    "keys create": ["bea"],
     "keys list": [],
     "usage": [],
     "conversations list": [],
-    "conversations export": ["--user", "ann"],
-    "users delete": ["ann", "--yes"],
+    "conversations export": ["--user", "bea"],
+    "users delete": ["bea", "--yes"],
 }
 """The commands with a JSON object on the page, in an order in which they work, and what they are given."""
 

@@ -296,3 +296,8 @@ def test_nothing_is_written_into_the_users_folder(tmp_path: Path) -> None:
 
     assert run.stdout.split() == ["None", "None"]
     assert [path.name for path in tmp_path.iterdir()] == [".env"]
+
+
+def test_the_root_leads_to_the_page(stranger: httpx.Client) -> None:
+    found = stranger.get("/")
+    assert (found.status_code, found.headers["location"]) == (307, "/chat")

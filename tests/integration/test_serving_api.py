@@ -42,9 +42,6 @@ ROUTES = {
 }
 """Every route that exists, without the page."""
 
-MOUNTS = {"/chat", "/sources"}
-"""What the page adds."""
-
 
 @pytest.fixture(scope="module")
 def service(server: EmbeddedServer | None, owner_conninfo: str) -> Iterator[RunningService]:

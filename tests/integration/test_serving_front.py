@@ -353,7 +353,7 @@ def test_no_route_works_without_a_key(service: RunningService) -> None:
 
         found = dict(zip(asked, threads.map(statuses, range(len(asked))), strict=True))
     open_ = {one for one, (plain, _) in found.items() if plain != (401, True)}
-    assert {path for _, path in open_} == {*HEALTH_PATHS, *PAGE_PREFIXES}
+    assert {path for _, path in open_} == {*HEALTH_PATHS, *PAGE_PREFIXES, "/"}
     assert all(given == found[one][0] for one, (_, given) in found.items()), "a wrong key opens nothing either"
 
 
