@@ -95,6 +95,10 @@ def spread(times: Sequence[float]) -> dict[str, float]:
     return {"p50": p50(ordered), "p99": ordered[min(len(ordered) - 1, int(0.99 * len(ordered)))], "n": len(ordered)}
 
 
+async def unheard(_: str) -> None:
+    """Nobody listens to the parts."""
+
+
 async def added(running: ServiceProcess, key: str, settings: Settings, calls: int) -> list[Finding]:
     """What the service adds, one request at a time: to the pipeline in this process, and to the model's first word."""
     assistant = Assistant(settings)
@@ -107,7 +111,8 @@ async def added(running: ServiceProcess, key: str, settings: Settings, calls: in
             sides: dict[str, Any] = {
                 "search": lambda asked=question: asyncio.to_thread(assistant.search, asked),
                 "/search": lambda asked=question: client.search(asked),
-                "ask": lambda asked=question: assistant.ask_async(asked),
+                # The service reads every answer as it is written, so that one that is cut off is kept; so does this side.
+                "ask": lambda asked=question: assistant.ask_async(asked, on_text=unheard),
                 "/ask": lambda asked=question: client.ask(asked),
             }
             names = list(sides)
