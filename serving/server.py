@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from fastapi import FastAPI
 
 
+KEEP_ALIVE = 75
+"""Seconds that an idle connection is kept: longer than clients and proxies keep theirs (5 to 60), as a request on a connection
+that is just being closed is lost."""
+
 NOTICE = 1.0
 """Seconds between saying on /ready that the service leaves and closing its port."""
 
@@ -41,6 +45,7 @@ class Server(uvicorn.Server):
                 server_header=False,
                 http=BoundedHeaders,
                 limit_concurrency=MOST_CONNECTIONS,
+                timeout_keep_alive=KEEP_ALIVE,
                 forwarded_allow_ips="127.0.0.1,::1",  # uvicorn would read the environment
                 timeout_graceful_shutdown=round(drain_seconds),
             )

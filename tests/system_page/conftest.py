@@ -90,16 +90,17 @@ def documents(tmp_path_factory: pytest.TempPathFactory, beacon: Beacon) -> Path:
     return folder
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def service(server: EmbeddedServer | None, owner_conninfo: str, documents: Path) -> Iterator[RunningService]:
-    """Without a language model: answers are sentences of the documents."""
+    """Without a language model: answers are sentences of the documents. A module's own: others empty the users' table."""
     with running(server, owner_conninfo, page=True) as found:
         index_paths([documents], settings=replace(found.settings, tenant="acme"))
         yield found
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
+    """Playwright's event loop runs as long as it is open: no other module's asyncio may meet it."""
     if not os.path.exists("/usr/bin/chromium"):
         pytest.fail("These tests need Chromium: apt-get install chromium")
     with chromium() as found:
@@ -122,7 +123,7 @@ def model() -> Iterator[FakeLanguageModel]:
         yield found
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def written(server: EmbeddedServer | None, owner_conninfo: str, model: FakeLanguageModel) -> Iterator[RunningService]:
     """With the language model, and a tenant of its own."""
     texts = {"initech": TENANTS["acme"], "empty": {}}
