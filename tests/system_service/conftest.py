@@ -23,14 +23,16 @@ def ground(short_folder: Path) -> Iterator[Ground]:
     made = Ground(short_folder / f"ground-{os.urandom(4).hex()}", settings=quick)
     for tenant in TENANTS:
         made.tenant(tenant, documents(tenant))
+        made.user(tenant, "founder")  # the service does not start where nobody has a key
     yield made
     made.close()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def keys(ground: Ground) -> dict[str, list[str]]:
-    """Keys of each tenant, each of another user."""
-    return {tenant: [ground.user(tenant, f"user{n}")[1] for n in range(USERS)] for tenant in TENANTS}
+    """Keys of each tenant, each of another user; a module's own, whose conversations are all that they have."""
+    module = os.urandom(4).hex()
+    return {tenant: [ground.user(tenant, f"user{n}-{module}")[1] for n in range(USERS)] for tenant in TENANTS}
 
 
 def users(running: ServiceProcess, keys: dict[str, list[str]]) -> dict[str, list[Client]]:
