@@ -1,4 +1,4 @@
--- The whole schema at version 0005: for the first start of Docker's image, and for people who read.
+-- The whole schema at version 0006: for the first start of Docker's image, and for people who read.
 -- Written by deploy/write_init_sql.py from the files in database/; change those and run `make init-sql`.
 -- Harmless on a database at this version; a database at any other version is refused and left as it is.
 
@@ -15,14 +15,14 @@ DO $$
 DECLARE
     other text;
 BEGIN
-    SELECT version_num INTO other FROM alembic_version WHERE version_num <> '0005';
+    SELECT version_num INTO other FROM alembic_version WHERE version_num <> '0006';
     IF FOUND THEN
-        RAISE EXCEPTION 'init.sql makes schema version 0005, but this database is at version %', other
+        RAISE EXCEPTION 'init.sql makes schema version 0006, but this database is at version %', other
             USING HINT = 'Run `python synapse.py database upgrade` instead.';
     END IF;
 END
 $$;
-INSERT INTO alembic_version (version_num) VALUES ('0005') ON CONFLICT DO NOTHING;
+INSERT INTO alembic_version (version_num) VALUES ('0006') ON CONFLICT DO NOTHING;
 
 -- database/extension.sql
 
@@ -382,6 +382,20 @@ AS $$
     SELECT CASE WHEN starts_with(current_user, 'synapse_tenant_') THEN substr(current_user, 16) END
 $$;
 
+-- Close a table or view to everyone but its owner; to Supabase's API roles, too, who get new ones by default.
+CREATE OR REPLACE FUNCTION synapse_close(place text, name text) RETURNS void
+LANGUAGE plpgsql
+AS $$
+DECLARE
+    role_name text;
+BEGIN
+    EXECUTE format('REVOKE ALL ON %I.%I FROM PUBLIC', place, name);
+    FOR role_name IN SELECT rolname FROM pg_roles WHERE rolname IN ('anon', 'authenticated') LOOP
+        EXECUTE format('REVOKE ALL ON %I.%I FROM %I', place, name, role_name);
+    END LOOP;
+END
+$$;
+
 -- Close a table to everyone but its tenant, as its schema tells; Supabase's API roles and the owner included. Elsewhere, and where
 -- there are no roles of tenants, the application's role itself may use it.
 CREATE OR REPLACE FUNCTION synapse_bind_table(place text, name text, rights text DEFAULT 'SELECT, INSERT, UPDATE, DELETE')
@@ -391,12 +405,8 @@ AS $$
 DECLARE
     tenant text := CASE WHEN place = 'public' THEN 'default' WHEN starts_with(place, 'tenant_') THEN substr(place, 8) END;
     bound text := (SELECT rolname FROM pg_roles WHERE rolname = 'synapse_tenant_' || tenant);
-    role_name text;
 BEGIN
-    EXECUTE format('REVOKE ALL ON %I.%I FROM PUBLIC', place, name);
-    FOR role_name IN SELECT rolname FROM pg_roles WHERE rolname IN ('anon', 'authenticated') LOOP
-        EXECUTE format('REVOKE ALL ON %I.%I FROM %I', place, name, role_name);
-    END LOOP;
+    PERFORM synapse_close(place, name);
     IF bound IS NULL THEN
         IF EXISTS (SELECT FROM pg_roles WHERE rolname = 'synapse_app') THEN
             EXECUTE format('GRANT %s ON %I.%I TO synapse_app', rights, place, name);
@@ -410,6 +420,22 @@ BEGIN
     IF NOT EXISTS (SELECT FROM pg_policy WHERE polrelid = format('%I.%I', place, name)::regclass AND polname = 'synapse_tenant') THEN
         EXECUTE format('ALTER TABLE %I.%I ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY', place, name);
         EXECUTE format('CREATE POLICY synapse_tenant ON %I.%I TO %I USING (true) WITH CHECK (true)', place, name, bound);
+    END IF;
+END
+$$;
+
+-- Give a table that all tenants share, with a column `tenant`, to the tenants: each sees and writes its own rows.
+CREATE OR REPLACE FUNCTION synapse_bind_rows(name text) RETURNS void
+LANGUAGE plpgsql
+AS $$
+BEGIN
+    EXECUTE format('ALTER TABLE %I ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY', name);
+    EXECUTE format('DROP POLICY IF EXISTS synapse_tenant_rows ON %I', name);
+    EXECUTE format(
+        'CREATE POLICY synapse_tenant_rows ON %I USING (tenant = synapse_tenant()) WITH CHECK (tenant = synapse_tenant())', name);
+    PERFORM synapse_close('public', name);
+    IF EXISTS (SELECT FROM pg_roles WHERE rolname = 'synapse_tenant') THEN
+        EXECUTE format('GRANT SELECT, INSERT, UPDATE, DELETE ON %I TO synapse_tenant', name);
     END IF;
 END
 $$;
@@ -960,5 +986,40 @@ BEGIN
     END LOOP;
 END
 $$;
+
+-- database/schema_versions/versions/0006.sql
+
+-- What `recall` measured: how much of the exact answer a table's index finds, with the settings of that time.
+CREATE TABLE IF NOT EXISTS recall_certificates (
+    tenant text NOT NULL DEFAULT synapse_tenant(),
+    table_name text NOT NULL,
+    measured_at timestamptz NOT NULL DEFAULT now(),
+    ef_search integer,
+    top_k integer NOT NULL,
+    recall double precision NOT NULL CHECK (recall BETWEEN 0 AND 1),
+    lower double precision NOT NULL CHECK (lower BETWEEN 0 AND 1),
+    certificate jsonb NOT NULL,
+    PRIMARY KEY (tenant, table_name, measured_at)
+);
+SELECT synapse_bind_rows('recall_certificates');
+
+-- database/observation_views.sql
+
+-- Views for whoever watches the database. Who looks sees what their own role may see: each view is `security_invoker`.
+
+-- Documents tables of all tenants: rows as the planner estimates them, and bytes with their indexes and keywords.
+CREATE OR REPLACE VIEW synapse_documents_tables WITH (security_invoker = true) AS
+SELECT CASE n.nspname WHEN 'public' THEN 'default' ELSE substr(n.nspname, 8) END AS tenant,
+       m.name AS model,
+       c.relname AS table_name,
+       greatest(c.reltuples, 0)::bigint AS estimated_rows,
+       pg_total_relation_size(c.oid)
+           + coalesce(pg_total_relation_size(to_regclass(format('%I.%I', n.nspname, c.relname || '_keywords'))), 0)
+           + coalesce(pg_total_relation_size(to_regclass(format('%I.%I', n.nspname, c.relname || '_terms'))), 0) AS bytes
+  FROM embedding_models m
+  JOIN pg_class c ON c.relname = m.table_name AND c.relkind IN ('r', 'p')
+  JOIN pg_namespace n ON n.oid = c.relnamespace AND (n.nspname = 'public' OR starts_with(n.nspname, 'tenant_'));
+
+SELECT synapse_close('public', viewname) FROM pg_views WHERE schemaname = 'public' AND starts_with(viewname, 'synapse_');
 
 COMMIT;

@@ -16,7 +16,7 @@ from database.sql import statements
 if TYPE_CHECKING:
     from sqlalchemy import Engine
 
-SCHEMA_VERSION = "0005"
+SCHEMA_VERSION = "0006"
 """The newest of `schema_versions/versions`; a constant, so that the common case needs no Alembic."""
 
 MINIMUM_PGVECTOR = (0, 8, 0)

@@ -10,6 +10,20 @@ AS $$
     SELECT CASE WHEN starts_with(current_user, 'synapse_tenant_') THEN substr(current_user, 16) END
 $$;
 
+-- Close a table or view to everyone but its owner; to Supabase's API roles, too, who get new ones by default.
+CREATE OR REPLACE FUNCTION synapse_close(place text, name text) RETURNS void
+LANGUAGE plpgsql
+AS $$
+DECLARE
+    role_name text;
+BEGIN
+    EXECUTE format('REVOKE ALL ON %I.%I FROM PUBLIC', place, name);
+    FOR role_name IN SELECT rolname FROM pg_roles WHERE rolname IN ('anon', 'authenticated') LOOP
+        EXECUTE format('REVOKE ALL ON %I.%I FROM %I', place, name, role_name);
+    END LOOP;
+END
+$$;
+
 -- Close a table to everyone but its tenant, as its schema tells; Supabase's API roles and the owner included. Elsewhere, and where
 -- there are no roles of tenants, the application's role itself may use it.
 CREATE OR REPLACE FUNCTION synapse_bind_table(place text, name text, rights text DEFAULT 'SELECT, INSERT, UPDATE, DELETE')
@@ -19,12 +33,8 @@ AS $$
 DECLARE
     tenant text := CASE WHEN place = 'public' THEN 'default' WHEN starts_with(place, 'tenant_') THEN substr(place, 8) END;
     bound text := (SELECT rolname FROM pg_roles WHERE rolname = 'synapse_tenant_' || tenant);
-    role_name text;
 BEGIN
-    EXECUTE format('REVOKE ALL ON %I.%I FROM PUBLIC', place, name);
-    FOR role_name IN SELECT rolname FROM pg_roles WHERE rolname IN ('anon', 'authenticated') LOOP
-        EXECUTE format('REVOKE ALL ON %I.%I FROM %I', place, name, role_name);
-    END LOOP;
+    PERFORM synapse_close(place, name);
     IF bound IS NULL THEN
         IF EXISTS (SELECT FROM pg_roles WHERE rolname = 'synapse_app') THEN
             EXECUTE format('GRANT %s ON %I.%I TO synapse_app', rights, place, name);
@@ -38,6 +48,22 @@ BEGIN
     IF NOT EXISTS (SELECT FROM pg_policy WHERE polrelid = format('%I.%I', place, name)::regclass AND polname = 'synapse_tenant') THEN
         EXECUTE format('ALTER TABLE %I.%I ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY', place, name);
         EXECUTE format('CREATE POLICY synapse_tenant ON %I.%I TO %I USING (true) WITH CHECK (true)', place, name, bound);
+    END IF;
+END
+$$;
+
+-- Give a table that all tenants share, with a column `tenant`, to the tenants: each sees and writes its own rows.
+CREATE OR REPLACE FUNCTION synapse_bind_rows(name text) RETURNS void
+LANGUAGE plpgsql
+AS $$
+BEGIN
+    EXECUTE format('ALTER TABLE %I ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY', name);
+    EXECUTE format('DROP POLICY IF EXISTS synapse_tenant_rows ON %I', name);
+    EXECUTE format(
+        'CREATE POLICY synapse_tenant_rows ON %I USING (tenant = synapse_tenant()) WITH CHECK (tenant = synapse_tenant())', name);
+    PERFORM synapse_close('public', name);
+    IF EXISTS (SELECT FROM pg_roles WHERE rolname = 'synapse_tenant') THEN
+        EXECUTE format('GRANT SELECT, INSERT, UPDATE, DELETE ON %I TO synapse_tenant', name);
     END IF;
 END
 $$;

@@ -49,6 +49,11 @@ CATALOG = {
            AND NOT EXISTS (SELECT FROM pg_depend WHERE objid = p.oid AND deptype = 'e')""",
     "types and views": """
         SELECT relname, relkind::text FROM pg_class WHERE relnamespace = 'public'::regnamespace""",
+    "views": """
+        SELECT relname, reloptions, pg_get_viewdef(oid) FROM pg_class
+         WHERE relnamespace = 'public'::regnamespace AND relkind = 'v'""",
+    "policies": """
+        SELECT schemaname, tablename, policyname, permissive, roles::text, cmd, qual, with_check FROM pg_policies""",
     "row security": """
         SELECT relname, relrowsecurity, relforcerowsecurity FROM pg_class
          WHERE relnamespace = 'public'::regnamespace""",

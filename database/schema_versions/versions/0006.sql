@@ -1,0 +1,13 @@
+-- What `recall` measured: how much of the exact answer a table's index finds, with the settings of that time.
+CREATE TABLE IF NOT EXISTS recall_certificates (
+    tenant text NOT NULL DEFAULT synapse_tenant(),
+    table_name text NOT NULL,
+    measured_at timestamptz NOT NULL DEFAULT now(),
+    ef_search integer,
+    top_k integer NOT NULL,
+    recall double precision NOT NULL CHECK (recall BETWEEN 0 AND 1),
+    lower double precision NOT NULL CHECK (lower BETWEEN 0 AND 1),
+    certificate jsonb NOT NULL,
+    PRIMARY KEY (tenant, table_name, measured_at)
+);
+SELECT synapse_bind_rows('recall_certificates');
