@@ -34,6 +34,9 @@ _RANGES = {
     "drain_seconds": (0, 3600),
 }
 
+_QUIET = {"HAYSTACK_TELEMETRY_ENABLED": "False", "TOKENIZERS_PARALLELISM": "false", "RAY_USAGE_STATS_ENABLED": "0"}
+"""What libraries read, where nobody has set it."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
@@ -156,14 +159,17 @@ class Settings:
         """
         Read the environment, after `.env` has been added to it where it exists.
 
-        Variables that are set win over `.env`; an empty variable counts as not set.
+        Variables that are set win over `.env`; an empty variable counts as not set. A secret may stand in a file, as
+        Docker's and Kubernetes' secrets do: `DATABASE_URL_FILE=/run/secrets/database_url`.
 
         :param env_file: The file to read; `None` means the `.env` beside this module.
         :raises ConfigurationError: If a variable has a value that cannot be used; the message names it.
         """
         load_dotenv(env_file or PROJECT / ".env")
-        for variable, quiet in (("HAYSTACK_TELEMETRY_ENABLED", "False"), ("TOKENIZERS_PARALLELISM", "false")):
+        for variable, quiet in _QUIET.items():
             os.environ[variable] = os.environ.get(variable) or quiet
+        for variable in SECRETS:
+            _read_secret(variable)
         given = {name: os.environ[variable] for name, variable in VARIABLES.items() if os.environ.get(variable)}
         values = {name: _converted(name, text) for name, text in given.items()}
         return cls(from_environment=True, **values)
@@ -217,8 +223,41 @@ VARIABLES = {
 }
 """Setting to environment variable; `.env.example` describes each."""
 
+SECRETS = tuple(VARIABLES[f.name] for f in fields(Settings) if not f.repr)
+"""Variables whose value may stand in a file instead, which `<variable>_FILE` names."""
+
 _TYPES = {f.name: str(f.type) for f in fields(Settings)}
 _TRUE, _FALSE = ("1", "true", "yes", "on"), ("0", "false", "no", "off")
+
+
+def _read_secret(variable: str) -> None:
+    """
+    Put what the file of `<variable>_FILE` holds into the variable, without the line break that editors add.
+
+    Into the environment, as pipelines that are saved name a variable there. The other is emptied, so that settings can be
+    read again.
+    """
+    given = os.environ.get(f"{variable}_FILE")
+    if not given:
+        return
+    if os.environ.get(variable):
+        raise ConfigurationError(
+            f"{variable} or {variable}_FILE was expected, but both are set.",
+            hint="Unset one of them; empty counts as unset.",
+        )
+    path = Path(given).expanduser()
+    try:
+        text = path.read_text(encoding="utf-8").rstrip("\r\n")
+    except (OSError, UnicodeDecodeError) as exc:
+        reason = exc.strerror if isinstance(exc, OSError) else "it is not text in UTF-8"
+        raise ConfigurationError(
+            f"{variable}_FILE was expected to name a file that can be read, but {path} cannot: {reason}.",
+            hint="Whoever runs the program must be able to read it; in a container, that is its user.",
+        ) from None
+    if not text.strip() or "\n" in text or "\0" in text:
+        found = "has several lines" if text.strip() else "is empty"
+        raise ConfigurationError(f"{variable}_FILE was expected to name a file with one line, but {path} {found}.")
+    os.environ[variable], os.environ[f"{variable}_FILE"] = text, ""
 
 
 def _converted(name: str, text: str) -> Any:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from config import VARIABLES
+from config import SECRETS, VARIABLES
 
 PROJECT = Path(__file__).parents[2]
 
@@ -63,6 +63,6 @@ class Program:
 
     def full_environment(self) -> dict[str, str]:
         """A clean shell's variables, and ours; empty ones keep a developer's `.env` out."""
-        unset = dict.fromkeys(VARIABLES.values(), "")
+        unset = dict.fromkeys((*VARIABLES.values(), *(f"{secret}_FILE" for secret in SECRETS)), "")
         kept = {name: os.environ[name] for name in ("PATH", "HOME", "TMPDIR", "LANG") if name in os.environ}
         return {**unset, **kept, "SYNAPSE_HOME": str(self.home), "HF_HUB_OFFLINE": "1", **self.environment}

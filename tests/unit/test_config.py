@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from config import VARIABLES, Settings
+from config import SECRETS, VARIABLES, Settings
 from database.errors import ConfigurationError
 
 
 @pytest.fixture(autouse=True)
 def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    for variable in VARIABLES.values():
+    for variable in (*VARIABLES.values(), *(f"{secret}_FILE" for secret in SECRETS)):
         monkeypatch.setenv(variable, "")
 
 
@@ -84,6 +84,71 @@ def test_every_variable_sets_its_field(env_file: Path, monkeypatch: pytest.Monke
         assert {other: getattr(changed, other) for other in others} == {
             other: getattr(default, other) for other in others
         }
+
+
+def test_secrets_are_those_that_are_not_shown() -> None:
+    assert set(SECRETS) >= {"DATABASE_URL", "DATABASE_OWNER_URL", "OPENAI_API_KEY", "SERVE_PAGE_SECRET"}
+    settings = Settings(**{name: "s3cret" for name, variable in VARIABLES.items() if variable in SECRETS})
+    assert "s3cret" not in repr(settings)
+
+
+@pytest.mark.parametrize("variable", SECRETS)
+@pytest.mark.parametrize("end", ["", "\n", "\r\n"], ids=["bare", "unix", "windows"])
+def test_a_secret_may_stand_in_a_file(
+    env_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variable: str, end: str
+) -> None:
+    (tmp_path / "secret").write_bytes(f"p\u00e4ss word {end}".encode())
+    monkeypatch.setenv(f"{variable}_FILE", str(tmp_path / "secret"))
+    name = next(name for name, other in VARIABLES.items() if other == variable)
+    for _ in range(2):  # read again, as by a program that asks twice
+        assert getattr(Settings.from_env(env_file), name) == "p\u00e4ss word "
+
+
+def test_the_file_of_a_secret_may_stand_in_the_env_file(
+    env_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for variable in ("OPENAI_API_KEY", "OPENAI_API_KEY_FILE"):
+        monkeypatch.delenv(variable)
+    (tmp_path / "key").write_text("sk-1\n")
+    env_file.write_text(f"OPENAI_API_KEY_FILE={tmp_path / 'key'}\n")
+    for _ in range(2):
+        assert Settings.from_env(env_file).llm_api_key == "sk-1"
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (None, "No such file or directory"),
+        (b"", "is empty"),
+        (b" \n", "is empty"),
+        (b"one\ntwo\n", "has several lines"),
+        (b"\xff\xfe", "it is not text in UTF-8"),
+    ],
+    ids=["missing", "empty", "blank", "two lines", "binary"],
+)
+def test_a_file_that_holds_no_secret_is_refused(
+    env_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes | None, reason: str
+) -> None:
+    path = tmp_path / "secret"
+    if content is not None:
+        path.write_bytes(content)
+    monkeypatch.setenv("DATABASE_URL_FILE", str(path))
+    with pytest.raises(ConfigurationError, match=reason) as refused:
+        Settings.from_env(env_file)
+    assert refused.value.message.startswith("DATABASE_URL_FILE was expected to name a file")
+    assert str(path) in refused.value.message
+    assert "two" not in refused.value.message.replace(str(path), "")
+
+
+def test_a_secret_and_its_file_are_one_too_many(
+    env_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "secret").write_text("s3cret")
+    monkeypatch.setenv("DATABASE_URL", "postgresql://u:0ther@h/d")
+    monkeypatch.setenv("DATABASE_URL_FILE", str(tmp_path / "secret"))
+    with pytest.raises(ConfigurationError, match="DATABASE_URL or DATABASE_URL_FILE was expected, but both") as refused:
+        Settings.from_env(env_file)
+    assert "0ther" not in str(refused.value)
 
 
 def test_secrets_are_never_shown() -> None:
