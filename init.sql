@@ -320,6 +320,99 @@ BEGIN
 END
 $$;
 
+-- The two tables beside a documents table, still empty, with the triggers that keep them; returns whether they are new.
+-- Writers wait until it is committed, and are kept account of from then on.
+CREATE OR REPLACE FUNCTION synapse_create_keywords(place text, table_name text, language text) RETURNS boolean
+LANGUAGE plpgsql
+AS $$
+DECLARE
+    keywords text := table_name || '_keywords';
+    terms text := table_name || '_terms';
+BEGIN
+    IF EXISTS (SELECT FROM pg_trigger
+                WHERE tgrelid = format('%I.%I', place, table_name)::regclass AND tgname = 'synapse_keywords_insert') THEN
+        RETURN false;
+    END IF;
+    EXECUTE format('DROP TABLE IF EXISTS %1$I.%2$I, %1$I.%3$I', place, keywords, terms);  -- left by a documents table of this name
+    EXECUTE format(
+        'CREATE TABLE %I.%I (
+            document_id varchar(128) PRIMARY KEY,
+            language text NOT NULL,
+            length integer NOT NULL,
+            pivot real NOT NULL,
+            terms integer[] NOT NULL,
+            weights sparsevec NOT NULL
+        ) WITH (toast_tuple_target = 8160)', place, keywords);  -- in line: each search reads thousands of rows
+    -- How many documents have a term, possibly in several parts. Term 0 stands for all documents of a language: how many, and
+    -- how many words they have together.
+    EXECUTE format(
+        'CREATE TABLE %I.%I (term integer NOT NULL, language text, documents bigint NOT NULL, length bigint)', place, terms);
+    EXECUTE format('CREATE INDEX %I ON %I.%I (term)', terms || '_term', place, terms);
+    PERFORM synapse_bind_table(place, keywords, 'SELECT, INSERT, UPDATE, DELETE, TRUNCATE');
+    PERFORM synapse_bind_table(place, terms, 'SELECT, INSERT, UPDATE, DELETE, TRUNCATE');
+    EXECUTE format(
+        'CREATE TRIGGER synapse_keywords_insert AFTER INSERT ON %I.%I REFERENCING NEW TABLE AS written
+            FOR EACH STATEMENT EXECUTE FUNCTION synapse_update_keywords(%L)', place, table_name, language);
+    EXECUTE format(
+        'CREATE TRIGGER synapse_keywords_update AFTER UPDATE ON %I.%I REFERENCING OLD TABLE AS removed NEW TABLE AS written
+            FOR EACH STATEMENT EXECUTE FUNCTION synapse_update_keywords(%L)', place, table_name, language);
+    EXECUTE format(
+        'CREATE TRIGGER synapse_keywords_delete AFTER DELETE ON %I.%I REFERENCING OLD TABLE AS removed
+            FOR EACH STATEMENT EXECUTE FUNCTION synapse_update_keywords(%L)', place, table_name, language);
+    EXECUTE format(
+        'CREATE TRIGGER synapse_keywords_truncate AFTER TRUNCATE ON %I.%I
+            FOR EACH STATEMENT EXECUTE FUNCTION synapse_update_keywords(%L)', place, table_name, language);
+    RETURN true;
+END
+$$;
+
+-- Put documents that were there before the triggers into both tables: the next `at_most` behind the id `after`, while others read
+-- and write. Returns the last id looked at, NULL at the end, and how many were filed. A document that is filed here cannot change
+-- before this is committed, and what changed before has been filed by its writer: each is counted once.
+CREATE OR REPLACE FUNCTION synapse_file_keywords(
+    documents_table regclass, after text, at_most integer, OUT last_id text, OUT filed integer
+)
+LANGUAGE plpgsql
+AS $$
+DECLARE
+    place text;
+    name text;
+    functions text;
+    fallback text;
+    ids text[];
+    statement text;
+BEGIN
+    SELECT quote_ident(nspname), relname, pronamespace::regnamespace, convert_from(trim(trailing '\x00' FROM tgargs), 'UTF8')
+      INTO STRICT place, name, functions, fallback
+      FROM pg_trigger
+      JOIN pg_proc ON pg_proc.oid = tgfoid
+      JOIN pg_class ON pg_class.oid = tgrelid
+      JOIN pg_namespace ON pg_namespace.oid = relnamespace
+     WHERE tgrelid = documents_table AND tgname = 'synapse_keywords_insert';
+    EXECUTE format('SELECT array_agg(id), max(id) FROM (SELECT id::text FROM %s WHERE id > $1 ORDER BY id LIMIT $2) AS next',
+                   documents_table)
+       INTO ids, last_id USING after, at_most;
+    EXECUTE format('SELECT array_agg(id)
+                      FROM (SELECT id FROM %1$s AS d
+                             WHERE id = ANY ($1) AND NOT EXISTS (SELECT FROM %2$s WHERE document_id = d.id)
+                             ORDER BY id
+                               FOR SHARE) AS held',
+                   documents_table, place || '.' || quote_ident(name || '_keywords'))
+       INTO ids USING ids;
+    -- A statement of its own sees what was filed while this waited for a document.
+    EXECUTE format('SELECT %1$s.synapse_keywords_statement(''in'', %1$s.synapse_parsing($1, $4), $2, $3, $4)', functions)
+       INTO statement
+      USING format('SELECT id, concat_ws(E''\n'', meta ->> ''title'', meta ->> ''heading'', content) AS text,
+                           %s.synapse_text_search(meta ->> ''language'', %L) AS language
+                      FROM %s
+                     WHERE id = ANY (%L::text[]) AND NOT EXISTS (SELECT FROM %s.%I WHERE document_id = id)',
+                   functions, fallback, documents_table, ids, place, name || '_keywords'),
+            place || '.' || quote_ident(name || '_keywords'), place || '.' || quote_ident(name || '_terms'), functions;
+    EXECUTE statement;
+    filed := coalesce(cardinality(ids), 0);
+END
+$$;
+
 -- Fill both tables anew from the documents, after a bulk load with the triggers disabled; returns how many documents there are.
 -- Needs the owner; nobody writes meanwhile, and keyword searches wait.
 CREATE OR REPLACE FUNCTION synapse_rebuild_keywords(documents_table regclass) RETURNS bigint
@@ -492,9 +585,11 @@ BEGIN
         PERFORM synapse_bind_table(place, name,
             CASE name WHEN 'metadata_fields' THEN 'SELECT' ELSE 'SELECT, INSERT, UPDATE, DELETE' END);
     END LOOP;
-    PERFORM set_config('search_path', CASE tenant WHEN 'default' THEN path ELSE place || ', public' END, true);
+    PERFORM set_config('search_path', CASE tenant WHEN 'default' THEN path ELSE place || ', public, extensions' END, true);
     FOR model IN SELECT * FROM public.embedding_models LOOP
-        PERFORM synapse_create_documents_table(model.table_name, model.dimension, model.vector_type, model.language);
+        PERFORM synapse_create_documents_table(
+            model.table_name, model.dimension, model.vector_type, model.language,
+            partitions => coalesce((to_jsonb(model) ->> 'partitions')::integer, 1));  -- of versions that know partitions
     END LOOP;
     PERFORM set_config('search_path', path, true);
     INSERT INTO public.tenants (name) VALUES (tenant) ON CONFLICT DO NOTHING;
@@ -502,8 +597,10 @@ END
 $$;
 
 -- A model's documents table for every tenant that has none of that name yet.
-CREATE OR REPLACE FUNCTION synapse_create_tenants_documents(table_name text, dimension integer, vector_type text, language text)
-RETURNS void
+DROP FUNCTION IF EXISTS synapse_create_tenants_documents(text, integer, text, text);  -- before partitions
+CREATE OR REPLACE FUNCTION synapse_create_tenants_documents(
+    table_name text, dimension integer, vector_type text, language text, partitions integer DEFAULT 1
+) RETURNS void
 LANGUAGE plpgsql
 AS $$
 DECLARE
@@ -512,8 +609,8 @@ DECLARE
 BEGIN
     FOR place IN SELECT CASE tenants.name WHEN 'default' THEN 'public' ELSE 'tenant_' || tenants.name END FROM public.tenants LOOP
         IF to_regclass(format('%I.%I', place, table_name)) IS NULL THEN
-            PERFORM set_config('search_path', place || ', public', true);
-            PERFORM synapse_create_documents_table(table_name, dimension, vector_type, language);
+            PERFORM set_config('search_path', place || ', public, extensions', true);
+            PERFORM synapse_create_documents_table(table_name, dimension, vector_type, language, partitions => partitions);
         END IF;
     END LOOP;
     PERFORM set_config('search_path', path, true);
@@ -556,22 +653,25 @@ $$;
 -- One table of documents per embedding model, in exactly pgvector-haystack's layout, with its index and its keyword tables.
 -- Brings a table that is there already, made by a plain store or an earlier version, to the same state.
 -- Called by the schema versions, by init.sql, by `models add` and by SynapseDocumentStore.create_table().
+-- A new table may be cut into partitions by hash of id, each with an index of its own; a table that is there stays as it is cut.
+DROP FUNCTION IF EXISTS synapse_create_documents_table(text, integer, text, text, integer, integer);  -- before partitions
 CREATE OR REPLACE FUNCTION synapse_create_documents_table(
     table_name text,
     dimension integer,
     vector_type text DEFAULT 'vector',
     language text DEFAULT 'english',
     m integer DEFAULT 8,
-    ef_construction integer DEFAULT 48
+    ef_construction integer DEFAULT 48,
+    partitions integer DEFAULT 1
 ) RETURNS void
 LANGUAGE plpgsql
 AS $$
 DECLARE
     most integer := CASE vector_type WHEN 'vector' THEN 2000 WHEN 'halfvec' THEN 4000 END;
-    keywords text := table_name || '_keywords';
-    terms text := table_name || '_terms';
     place text := current_schema();  -- what is dropped is named in full: the path goes on to other schemas
+    is_new boolean := to_regclass(format('%I.%I', place, table_name)) IS NULL;
     name text;
+    role_name text;
 BEGIN
     IF most IS NULL THEN
         RAISE EXCEPTION 'vector_type must be vector or halfvec, but is %', vector_type USING ERRCODE = '22023';
@@ -584,6 +684,9 @@ BEGIN
         RAISE EXCEPTION 'a documents table''s name has 1 to 48 characters, but % has %', table_name, length(table_name)
             USING ERRCODE = '22023';
     END IF;
+    IF partitions NOT BETWEEN 1 AND 1024 THEN
+        RAISE EXCEPTION 'a documents table has 1 to 1024 partitions, but % were asked for', partitions USING ERRCODE = '22023';
+    END IF;
 
     EXECUTE format(
         'CREATE TABLE IF NOT EXISTS %I (
@@ -594,52 +697,38 @@ BEGIN
             blob_meta jsonb,
             blob_mime_type varchar(255),
             meta jsonb
-        )', table_name, vector_type, dimension);
-    -- In line, an exact scan reads vectors four times as fast as from TOAST; a page must still hold a row.
-    IF dimension * (CASE vector_type WHEN 'vector' THEN 4 ELSE 2 END) <= 4096 THEN
+        ) %s', table_name, vector_type, dimension, CASE WHEN partitions > 1 THEN 'PARTITION BY HASH (id)' ELSE '' END);
+    -- In line, an exact scan reads vectors four times as fast as from TOAST; a page must still hold a row. Nothing here locks a
+    -- table that is complete: an upgrade passes by tables that are in use.
+    IF dimension * (CASE vector_type WHEN 'vector' THEN 4 ELSE 2 END) <= 4096
+       AND NOT EXISTS (SELECT FROM pg_attribute WHERE attrelid = format('%I.%I', place, table_name)::regclass
+                          AND attname = 'embedding' AND attstorage = 'p') THEN
         EXECUTE format('ALTER TABLE %I ALTER COLUMN embedding SET STORAGE PLAIN', table_name);
     END IF;
+    -- Reached through the table alone: nobody is given a right on a partition, and row-level security is on there without a policy.
+    FOR number IN 0 .. CASE WHEN is_new AND partitions > 1 THEN partitions - 1 ELSE -1 END LOOP
+        name := table_name || '_p' || number;
+        EXECUTE format('CREATE TABLE %I PARTITION OF %I FOR VALUES WITH (MODULUS %s, REMAINDER %s)',
+                       name, table_name, partitions, number);
+        EXECUTE format('ALTER TABLE %I ENABLE ROW LEVEL SECURITY', name);
+        EXECUTE format('REVOKE ALL ON %I FROM PUBLIC', name);
+        FOR role_name IN SELECT rolname FROM pg_roles WHERE rolname IN ('anon', 'authenticated', 'synapse_app') LOOP
+            EXECUTE format('REVOKE ALL ON %I FROM %I', name, role_name);
+        END LOOP;
+    END LOOP;
     -- Half of pgvector's links, found again by twice the ef_search: the same recall in the same time, and writes twice as fast.
-    EXECUTE format(
-        'CREATE INDEX IF NOT EXISTS %I ON %I USING hnsw (embedding %s_cosine_ops) WITH (m = %s, ef_construction = %s)',
-        table_name || '_hnsw_index', table_name, vector_type, m, ef_construction);
-    EXECUTE format('DROP INDEX IF EXISTS %I.%I', place, table_name || '_keyword_index');  -- of versions without keyword tables
-
-    IF NOT EXISTS (SELECT FROM pg_trigger
-                    WHERE tgrelid = format('%I.%I', place, table_name)::regclass AND tgname = 'synapse_keywords_insert') THEN
-        EXECUTE format('DROP TABLE IF EXISTS %I.%I, %I.%I', place, keywords, place, terms);  -- left by a documents table of this name
+    IF to_regclass(format('%I.%I', place, table_name || '_hnsw_index')) IS NULL
+       AND coalesce(obj_description(format('%I.%I', place, table_name)::regclass, 'pg_class') NOT LIKE 'synapse bulk load %', true) THEN
         EXECUTE format(
-            'CREATE TABLE %I (
-                document_id varchar(128) PRIMARY KEY,
-                language text NOT NULL,
-                length integer NOT NULL,
-                pivot real NOT NULL,
-                terms integer[] NOT NULL,
-                weights sparsevec NOT NULL
-            ) WITH (toast_tuple_target = 8160)', keywords);  -- in line: each search reads thousands of rows
-        -- How many documents have a term, possibly in several parts. Term 0 stands for all documents of a language: how many,
-        -- and how many words they have together.
-        EXECUTE format(
-            'CREATE TABLE %I (term integer NOT NULL, language text, documents bigint NOT NULL, length bigint)', terms);
-        EXECUTE format('CREATE INDEX %I ON %I (term)', terms || '_term', terms);
-        EXECUTE format(
-            'CREATE TRIGGER synapse_keywords_insert AFTER INSERT ON %I REFERENCING NEW TABLE AS written
-                FOR EACH STATEMENT EXECUTE FUNCTION synapse_update_keywords(%L)', table_name, language);
-        EXECUTE format(
-            'CREATE TRIGGER synapse_keywords_update AFTER UPDATE ON %I REFERENCING OLD TABLE AS removed NEW TABLE AS written
-                FOR EACH STATEMENT EXECUTE FUNCTION synapse_update_keywords(%L)', table_name, language);
-        EXECUTE format(
-            'CREATE TRIGGER synapse_keywords_delete AFTER DELETE ON %I REFERENCING OLD TABLE AS removed
-                FOR EACH STATEMENT EXECUTE FUNCTION synapse_update_keywords(%L)', table_name, language);
-        EXECUTE format(
-            'CREATE TRIGGER synapse_keywords_truncate AFTER TRUNCATE ON %I
-                FOR EACH STATEMENT EXECUTE FUNCTION synapse_update_keywords(%L)', table_name, language);
+            'CREATE INDEX %I ON %I USING hnsw (embedding %s_cosine_ops) WITH (m = %s, ef_construction = %s)',
+            table_name || '_hnsw_index', table_name, vector_type, m, ef_construction);
+    END IF;
+    IF synapse_create_keywords(place, table_name, language) THEN
+        EXECUTE format('DROP INDEX IF EXISTS %I.%I', place, table_name || '_keyword_index');  -- of who has no keyword tables
         PERFORM synapse_rebuild_keywords(format('%I.%I', place, table_name)::regclass);
     END IF;
 
-    FOREACH name IN ARRAY ARRAY[table_name, keywords, terms] LOOP
-        PERFORM synapse_bind_table(place, name, 'SELECT, INSERT, UPDATE, DELETE, TRUNCATE');
-    END LOOP;
+    PERFORM synapse_bind_table(place, table_name, 'SELECT, INSERT, UPDATE, DELETE, TRUNCATE');
 END
 $$;
 
@@ -1002,6 +1091,13 @@ CREATE TABLE IF NOT EXISTS recall_certificates (
     PRIMARY KEY (tenant, table_name, measured_at)
 );
 SELECT synapse_bind_rows('recall_certificates');
+
+-- Into how many partitions a model's documents tables are cut, each with an index of its own.
+ALTER TABLE embedding_models ADD COLUMN IF NOT EXISTS partitions integer NOT NULL DEFAULT 1 CHECK (partitions BETWEEN 1 AND 1024);
+
+-- Into how many parts a model's tables are cut, by hash of id.
+ALTER TABLE embedding_models
+    ADD COLUMN IF NOT EXISTS partitions integer NOT NULL DEFAULT 1 CHECK (partitions BETWEEN 1 AND 1024);
 
 -- database/observation_views.sql
 

@@ -29,7 +29,10 @@ def list_(json_: JsonFlag = False) -> None:
             return
         for model in found:
             mark = "*" if model.active else " "
-            say(f"{mark} {model.name:<32} {model.vector_type}({model.dimension})  {model.table_name}  {model.model}")
+            cut = f"  {model.partitions} partitions" if model.partitions > 1 else ""
+            say(
+                f"{mark} {model.name:<32} {model.vector_type}({model.dimension})  {model.table_name}  {model.model}{cut}"
+            )
 
 
 @app.command()
@@ -39,6 +42,9 @@ def add(
         int | None, typer.Option(min=1, max=4000, help="Length of its vectors; loads the model to find out if missing.")
     ] = None,
     language: Annotated[str, typer.Option(help="PostgreSQL's text search configuration of its table.")] = "english",
+    partitions: Annotated[
+        int, typer.Option(min=1, max=1024, help="Cut its tables into so many parts by hash of id, each with an index.")
+    ] = 1,
     json_: JsonFlag = False,
 ) -> None:
     """Register a model and create its documents table, beside the others."""
@@ -52,7 +58,7 @@ def add(
 
             note(f"Loading {model} to find out its dimension …")
             dimension = embedding_dimension(model)
-        described = EmbeddingModel.named(model, dimension=dimension, language=language)
+        described = EmbeddingModel.named(model, dimension=dimension, language=language, partitions=partitions)
         add_model(owner_database(settings), described)
         if json_:
             print_json(asdict(described))

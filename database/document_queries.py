@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from psycopg.sql import SQL, Composable, Composed, Identifier
 
@@ -18,6 +18,9 @@ COLUMNS = ("id", "content", "blob_data", "blob_meta", "blob_mime_type", "meta")
 
 MAX_EF_SEARCH = 1000
 
+Learn: TypeAlias = Callable[[list[dict[str, Any]]], None]
+Aside: TypeAlias = tuple[Composed, Learn]
+
 _SQL = statements(Path(__file__).with_suffix(".sql"))
 
 
@@ -26,8 +29,8 @@ class Query:
     """
     A statement, its parameters, and the PostgreSQL settings that hold for it alone.
 
-    :param also: A second statement with the same parameters, in the same round trip.
-    :param learn: Called with that one's rows.
+    :param learn: Called with the statement's rows.
+    :param also: Further statements with the same parameters, in the same round trip, each with what is called with its rows.
     :param enough: Whether rows are an answer.
     :param instead: Makes what to run where they are not.
     """
@@ -35,15 +38,15 @@ class Query:
     statement: Composed
     params: dict[str, Any] = field(default_factory=dict)
     settings: Mapping[str, str] = field(default_factory=dict)
-    also: Composed | None = None
-    learn: Callable[[list[dict[str, Any]]], None] | None = None
+    learn: Learn | None = None
+    also: Sequence[Aside] = ()
     enough: Callable[[list[dict[str, Any]]], bool] | None = None
     instead: Callable[[], Query] | None = None
 
     @property
     def statements(self) -> list[Composed]:
         """What is run."""
-        return [self.statement, self.also] if self.also else [self.statement]
+        return [self.statement, *(statement for statement, _ in self.also)]
 
     def after(self, found: list[list[dict[str, Any]]]) -> Query | None:
         """
@@ -52,8 +55,10 @@ class Query:
         :param found: The rows of each.
         :returns: What to run instead, where the rows are no answer yet.
         """
-        if self.learn and len(found) > 1:
-            self.learn(found[1])
+        if self.learn:
+            self.learn(found[0])
+        for (_, learn), rows in zip(self.also, found[1:], strict=True):
+            learn(rows)
         return self.instead() if self.instead and self.enough and not self.enough(found[0]) else None
 
 

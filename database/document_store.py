@@ -25,6 +25,7 @@ from database.connection import Database, database_for, wrapped
 from database.document_queries import DocumentsTable, Query, checked_ef_search
 from database.document_rows import Policy, documents_from_rows, write_rows, write_rows_async
 from database.errors import ConfigurationError, DatabaseError, InvalidInputError
+from database.index_variants import KnownIndexes
 from database.metadata_methods import MetadataMethods
 from database.ranking import Ranking
 from database.search_plan import SearchPlan, explained, search_plan
@@ -98,6 +99,8 @@ class SynapseDocumentStore(MetadataMethods, PgvectorDocumentStore):  # type: ign
     :param home: Home folder of the embedded server.
     :param return_embedding: Whether searches return embeddings. `filter_documents` always does.
     :param ranking: Some or all parameters of `Ranking`: `k1`, `b`, `keyword_weight`, `candidates`.
+    :param read_connection_string: A standby that all reads may go to, in any form that libpq takes; writes never do.
+    :param max_lag: Seconds that what is read there may be behind. What this process wrote itself is always seen.
     :raises ConfigurationError: If an argument has a value that cannot be used.
     """
 
@@ -122,6 +125,8 @@ class SynapseDocumentStore(MetadataMethods, PgvectorDocumentStore):  # type: ign
         home: str | None = None,
         return_embedding: bool = False,
         ranking: dict[str, float] | None = None,
+        read_connection_string: Secret | None = None,
+        max_lag: float = 5.0,
     ) -> None:
         if recreate_table or hnsw_recreate_index_if_exists:
             name = "recreate_table" if recreate_table else "hnsw_recreate_index_if_exists"
@@ -149,6 +154,8 @@ class SynapseDocumentStore(MetadataMethods, PgvectorDocumentStore):  # type: ign
             keyword_index_name=keyword_index_name or f"{table_name}_keyword_index",
         )
         self.home = home
+        self.read_connection_string = read_connection_string
+        self.max_lag = max_lag
         self.return_embedding = return_embedding
         self._table = DocumentsTable(
             schema_name=schema_name,
@@ -164,6 +171,7 @@ class SynapseDocumentStore(MetadataMethods, PgvectorDocumentStore):  # type: ign
             exact=search_strategy == "exact_nearest_neighbor",
             ef_search=checked_ef_search(hnsw_ef_search),
             ranking=self.ranking,
+            indexes=KnownIndexes(self._table.identifier, vector_type=vector_type),
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -477,8 +485,9 @@ class SynapseDocumentStore(MetadataMethods, PgvectorDocumentStore):  # type: ign
         :param filters: In Haystack's syntax.
         :param top_k: How many, at least 1.
         """
+        self._read(self._searches.asking())
         searched = self._searches.hybrid(query, query_embedding, filters=filters, top_k=top_k)
-        plan = search_plan(self._read(explained(searched)))
+        plan = search_plan(self._read(explained(searched)), index=self._searches.way(filters))
         if searched.instead and plan.dense.proposed < top_k:
             plan = search_plan(self._read(explained(searched.instead()))).after(plan, wanted=top_k)
         return replace(plan, exact_cost=self._searches.exact_cost(filters))

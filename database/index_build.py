@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as NotYetError
 from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,9 +30,29 @@ POLL_SECONDS = 0.5
 _CONTAINER = Path("/sys/fs/cgroup")
 _CONNECTIONS = re.compile(r"\bm\s*=\s*'?(\d+)")
 _EF_CONSTRUCTION = re.compile(r"\bef_construction\s*=\s*'?(\d+)'?")
+_NAME = r'(?:"(?:[^"]|"")+"|[^\s".]+)'
+_HEAD = re.compile(rf"CREATE INDEX {_NAME} ON (?:ONLY )?(?P<table>(?:{_NAME}\.)?{_NAME}) ")
 
 Watch = Callable[[int, int], None]
 """Called with how many pages of the table are done, and of how many."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Resources:
+    """
+    What an index build may use.
+
+    :param memory: Bytes.
+    :param workers: Parallel workers beside the leader.
+    """
+
+    memory: int
+    workers: int
+
+    @property
+    def settings(self) -> dict[str, str]:
+        """For `build_settings`."""
+        return {"memory": f"{self.memory // 1024}kB", "workers": str(self.workers)}
 
 
 def graph_bytes(*, rows: int, dimension: int, vector_type: str, definition: str) -> int:
@@ -60,6 +82,33 @@ def machine_memory() -> int:
     return max(free, 0)
 
 
+def is_local(connection: psycopg.Connection[Any]) -> bool:
+    """Whether the server's machine is this one, as far as can be told: it is reached over a socket."""
+    return (connection.info.host or "").startswith("/")
+
+
+def resources(
+    connection: psycopg.Connection[Any], *, needed: int, memory: int | None = None, workers: int | None = None
+) -> Resources:
+    """
+    What a build should get.
+
+    On this machine's own server the memory is what is needed, up to half of what is free, and every core works. A server
+    elsewhere keeps its own settings, as nothing is known of it.
+
+    :param needed: Bytes that would be best, of `graph_bytes`.
+    :param memory: Bytes to use instead.
+    :param workers: Workers to use instead.
+    """
+    known = connection.execute(_SQL["server_settings"]).fetchone() or {}
+    if is_local(connection):
+        memory = memory or min(needed, max(machine_memory() // 2, SPARE))
+        workers = max((os.cpu_count() or 1) - 1, 1) if workers is None else workers
+    return Resources(
+        memory=memory or int(known["memory"]), workers=int(known["workers"]) if workers is None else workers
+    )
+
+
 def build_index(
     connection: psycopg.Connection[Any],
     name: str,
@@ -71,10 +120,7 @@ def build_index(
     watch: Watch | None = None,
 ) -> None:
     """
-    Build an index in a transaction of its own, unless it is there and whole.
-
-    On this machine's own server the memory is what the graph needs, up to half of what is free, and every core works. A server
-    elsewhere keeps its own settings, as nothing is known of it.
+    Build an index, unless it is there and whole: in a transaction of its own, on a partitioned table one per partition.
 
     :param connection: Of the owner, in autocommit mode.
     :param name: The index's, quoted, with its schema.
@@ -89,57 +135,82 @@ def build_index(
         if state["valid"]:
             return
         connection.execute(f"DROP INDEX {name}")
-    known = connection.execute(_SQL["server_settings"]).fetchone() or {}
-    workers = int(known["workers"])
-    if (connection.info.host or "").startswith("/"):  # a socket: the server's machine is this one
-        memory = memory or min(needed, max(machine_memory() // 2, SPARE))
-        workers = max((os.cpu_count() or 1) - 1, 1)
-    memory = memory or int(known["memory"])
-    commands = _commands(name, definition)
-    try:
-        _run(connection, commands, memory=memory, workers=workers, watcher=watcher, watch=watch)
-    except (psycopg.errors.DiskFull, psycopg.errors.OutOfMemory):
-        # Workers share the graph in /dev/shm, of which a container has 64 MB unless told otherwise.
-        _run(connection, commands, memory=memory, workers=0, watcher=watcher, watch=watch)
+    transactions = list(_transactions(connection, name, definition))
+    granted = resources(connection, needed=needed // max(len(transactions) - 1, 1), memory=memory)
+
+    def look() -> None:
+        if watcher is not None and watch is not None:
+            for row in watcher.read(_SQL["build_progress"], {"pid": connection.info.backend_pid}):
+                watch(row["done"], row["total"])
+
+    alone = Resources(memory=granted.memory, workers=0)
+    for commands in transactions:
+        try:
+            watched(connection, partial(_run, connection, commands, granted), look=look)
+        except (psycopg.errors.DiskFull, psycopg.errors.OutOfMemory):
+            # Workers share the graph in /dev/shm, of which a container has 64 MB unless told otherwise.
+            watched(connection, partial(_run, connection, commands, alone), look=look)
+
+
+def watched(connection: psycopg.Connection[Any], work: Callable[[], None], *, look: Callable[[], None]) -> None:
+    """
+    Do something on a connection in a thread, and look at it twice a second meanwhile from this one.
+
+    :param work: Ended by cancelling its statement where this thread is interrupted, or `look` fails.
+    """
+    with ThreadPoolExecutor(1) as thread:
+        working = thread.submit(work)
+        try:
+            while not _done(working):
+                look()
+        except BaseException:
+            if not working.done():
+                connection.cancel_safe(timeout=10)
+            raise
+    working.result()
+
+
+def better_built(definition: str) -> tuple[str, int | None]:
+    """
+    An HNSW index's definition with more candidates than inserts will look at, and its own number of them.
+
+    :returns: The definition as it is, and `None`, where it is no HNSW index or has enough.
+    """
+    found = _EF_CONSTRUCTION.search(definition)
+    if " USING hnsw " not in definition or not found or int(found[1]) >= BUILD_EF_CONSTRUCTION:
+        return definition, None
+    return _EF_CONSTRUCTION.sub(f"ef_construction='{BUILD_EF_CONSTRUCTION}'", definition), int(found[1])
+
+
+def _transactions(connection: psycopg.Connection[Any], name: str, definition: str) -> Iterator[list[str]]:
+    """
+    What builds an index, a list of statements per transaction.
+
+    On a partitioned table PostgreSQL writes a definition `ON ONLY`, which makes an index without any of its parts: these are
+    built one by one, as each is given all of the memory, and then attached.
+    """
+    if " ON ONLY " not in definition:
+        yield _commands(name, definition)
+        return
+    head = _HEAD.match(definition)
+    assert head is not None, definition
+    yield [definition]
+    for part in connection.execute(_SQL["partitions"], {"table": head["table"]}).fetchall():
+        whole = f"{part['schema']}.{part['index']}"
+        made = f"CREATE INDEX {part['index']} ON {part['schema']}.{part['name']} {definition[head.end() :]}"
+        yield [*_commands(whole, made), f"ALTER INDEX {name} ATTACH PARTITION {whole}"]
 
 
 def _commands(name: str, definition: str) -> list[str]:
-    """Build an HNSW index with more candidates than inserts will look at, then give it its own setting back."""
-    found = _EF_CONSTRUCTION.search(definition)
-    if " USING hnsw " not in definition or not found or int(found[1]) >= BUILD_EF_CONSTRUCTION:
-        return [definition]
-    better = _EF_CONSTRUCTION.sub(f"ef_construction='{BUILD_EF_CONSTRUCTION}'", definition)
-    return [better, f"ALTER INDEX {name} SET (ef_construction = {found[1]})"]
+    better, own = better_built(definition)
+    return [definition] if own is None else [better, f"ALTER INDEX {name} SET (ef_construction = {own})"]
 
 
-def _run(
-    connection: psycopg.Connection[Any],
-    commands: Sequence[str],
-    *,
-    memory: int,
-    workers: int,
-    watcher: Database | None,
-    watch: Watch | None,
-) -> None:
-    def work() -> None:
-        with connection.transaction():
-            settings = {"memory": f"{memory // 1024}kB", "workers": str(workers)}
-            connection.execute(_SQL["build_settings"], settings)
-            for command in commands:
-                connection.execute(command)
-
-    with ThreadPoolExecutor(1) as thread:
-        building = thread.submit(work)
-        try:
-            while not _done(building):
-                if watcher is not None and watch is not None:
-                    for row in watcher.read(_SQL["build_progress"], {"pid": connection.info.backend_pid}):
-                        watch(row["done"], row["total"])
-        except BaseException:
-            if not building.done():
-                connection.cancel_safe(timeout=10)
-            raise
-    building.result()
+def _run(connection: psycopg.Connection[Any], commands: Sequence[str], granted: Resources) -> None:
+    with connection.transaction():
+        connection.execute(_SQL["build_settings"], granted.settings | {"local": True})
+        for command in commands:
+            connection.execute(command)
 
 
 def _done(building: Future[None]) -> bool:

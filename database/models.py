@@ -32,6 +32,7 @@ class EmbeddingModel:
     :param table_name: The table of the documents that it embeds.
     :param vector_type: `vector` (float32) or `halfvec` (float16).
     :param language: PostgreSQL text search configuration of the table's keyword index.
+    :param partitions: Into how many parts the table is cut, by hash of id; 1 means that it is not.
     :param active: Whether questions go to it.
     """
 
@@ -41,15 +42,17 @@ class EmbeddingModel:
     table_name: str
     vector_type: str = "vector"
     language: str = "english"
+    partitions: int = 1
     active: bool = False
 
     @classmethod
-    def named(cls, model: str, *, dimension: int, language: str = "english") -> EmbeddingModel:
+    def named(cls, model: str, *, dimension: int, language: str = "english", partitions: int = 1) -> EmbeddingModel:
         """
         Describe a model, with the registry's usual name, table and vector type for it.
 
         :param model: As sentence-transformers knows it, with or without its organisation.
         :param dimension: Length of its vectors, 1 to 4000; above 2000 they are kept in half precision.
+        :param partitions: Into how many parts its tables are cut, 1 to 1024.
         """
         name = re.sub(r"[^a-z0-9.]+", "-", model.rsplit("/", 1)[-1].lower()).strip("-")
         if not name:
@@ -63,6 +66,7 @@ class EmbeddingModel:
             table_name=table_name,
             vector_type=vector_type,
             language=language,
+            partitions=partitions,
         )
 
 

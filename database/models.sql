@@ -1,10 +1,10 @@
 -- list_models --
-SELECT name, model, dimension, table_name, vector_type, language, active
+SELECT name, model, dimension, table_name, vector_type, language, partitions, active
   FROM embedding_models
  ORDER BY created_at, name
 
 -- active_model --
-SELECT name, model, dimension, table_name, vector_type, language, active
+SELECT name, model, dimension, table_name, vector_type, language, partitions, active
   FROM embedding_models
  WHERE active
 
@@ -17,14 +17,14 @@ SELECT name, table_name
     OR table_name IN (%(table_name)s || '_keywords', %(table_name)s || '_terms')
 
 -- create_table --
-SELECT synapse_create_documents_table(%(table_name)s, %(dimension)s, %(vector_type)s, %(language)s)
+SELECT synapse_create_documents_table(%(table_name)s, %(dimension)s, %(vector_type)s, %(language)s, partitions => %(partitions)s)
 
 -- create_tenants_tables --
-SELECT synapse_create_tenants_documents(%(table_name)s, %(dimension)s, %(vector_type)s, %(language)s)
+SELECT synapse_create_tenants_documents(%(table_name)s, %(dimension)s, %(vector_type)s, %(language)s, %(partitions)s)
 
 -- add_model --
-INSERT INTO embedding_models (name, model, dimension, table_name, vector_type, language, active)
-VALUES (%(name)s, %(model)s, %(dimension)s, %(table_name)s, %(vector_type)s, %(language)s,
+INSERT INTO embedding_models (name, model, dimension, table_name, vector_type, language, partitions, active)
+VALUES (%(name)s, %(model)s, %(dimension)s, %(table_name)s, %(vector_type)s, %(language)s, %(partitions)s,
         NOT EXISTS (SELECT FROM embedding_models))
 
 -- deactivate --

@@ -80,15 +80,15 @@ def explained(query: Query) -> Query:
         params=query.params,
         settings=query.settings,
         also=query.also,
-        learn=query.learn,
     )
 
 
-def search_plan(rows: list[Node]) -> SearchPlan:
+def search_plan(rows: list[Node], *, index: str = "HNSW index") -> SearchPlan:
     """
     Sum up PostgreSQL's account of a hybrid search.
 
     :param rows: What `explained` returned.
+    :param index: What the search by embedding goes along, for people.
     """
     account = rows[0]["QUERY PLAN"][0]
     root = account["Plan"]
@@ -96,7 +96,7 @@ def search_plan(rows: list[Node]) -> SearchPlan:
     nearest, worded = _named(root, "CTE nearest"), _named(root, "CTE worded")
     return SearchPlan(
         dense=Leg(
-            way=f"HNSW index: {_count(nearest)} of its {along} nearest pass"
+            way=f"{index}: {_count(nearest)} of its {along} nearest pass"
             if along
             else f"every document that passes compared: {compared} read",
             looked_at=along + compared,

@@ -5,6 +5,8 @@ How a filtered search by embedding goes is decided by what the planner says of t
 that passes is cheap, it is done: that is exact. Elsewhere the filter is looked at along the HNSW index's order, and when
 too few pass there, a second statement compares every document that passes. The planner is asked in the round trip of a
 filter's first search, and its word is kept for a minute.
+
+Which index there is to go along, `database.index_variants` knows.
 """
 
 from __future__ import annotations
@@ -19,14 +21,14 @@ from typing import Any
 
 from psycopg.sql import SQL, Composable, Composed, Identifier, Literal
 
-from database.document_queries import MAX_EF_SEARCH, DocumentsTable, Query, columns
+from database.document_queries import MAX_EF_SEARCH, Aside, DocumentsTable, Query, columns
 from database.document_rows import vector
 from database.errors import InvalidInputError
 from database.filters import condition
+from database.index_variants import ALL_LISTS, OPERATORS, KnownIndexes, SearchIndex
 from database.ranking import Ranking
 from database.sql import statements
 
-OPERATORS = {"cosine_similarity": SQL("<=>"), "inner_product": SQL("<#>"), "l2_distance": SQL("<->")}
 SCORES = {"cosine_similarity": SQL("1 - distance"), "inner_product": SQL("-distance"), "l2_distance": SQL("distance")}
 
 CHEAP = 5_000.0
@@ -92,12 +94,14 @@ class Searches:
     :param exact: Whether every embedding is compared, without the HNSW index.
     :param ef_search: Candidate list of an HNSW search; raised to the number of documents wanted.
     :param ranking: Parameters of keyword and hybrid searches.
+    :param indexes: Which indexes the table has.
     """
 
     table: DocumentsTable
     exact: bool
     ef_search: int
     ranking: Ranking
+    indexes: KnownIndexes
     costs: PlannerCosts = field(default_factory=PlannerCosts)
 
     def nearest(
@@ -113,6 +117,16 @@ class Searches:
         function = vector_function or self.table.vector_function
         if function not in OPERATORS:
             raise InvalidInputError(f"vector_function must be one of {', '.join(OPERATORS)}, but is {function!r}.")
+        if self._must_ask:
+            return self.asking(
+                lambda: self.nearest(
+                    embedding,
+                    filters=filters,
+                    top_k=top_k,
+                    vector_function=vector_function,
+                    with_embedding=with_embedding,
+                )
+            )
         leg = self._dense_leg(
             embedding,
             filters=filters,
@@ -144,6 +158,8 @@ class Searches:
                 "A hybrid search needs scores of which large is good, but the store compares by l2_distance.",
                 hint="Use cosine_similarity or inner_product.",
             )
+        if self._must_ask:
+            return self.asking(lambda: self.hybrid(question, embedding, filters=filters, top_k=top_k))
         wanted = max(_checked(top_k), self._candidates)
         leg = self._dense_leg(
             embedding, filters=filters, wanted=wanted, top_k=top_k, function=function, selected=Identifier("id")
@@ -164,6 +180,24 @@ class Searches:
     def exact_cost(self, filters: dict[str, Any] | None) -> float | None:
         """What the planner said lately of comparing every document that passes; `None` if it was not asked."""
         return self.costs.get(_key(*condition(filters))) if filters else None
+
+    def way(self, filters: dict[str, Any] | None) -> str:
+        """What a search by embedding goes along, for people."""
+        index = self.indexes.best(filters, function=self.table.vector_function)
+        return index.described if index else "no index"
+
+    def asking(self, then: Callable[[], Query] | None = None) -> Query:
+        """
+        Which indexes the table has, in a round trip of its own: before a first search, and before one after a long pause.
+
+        :param then: Makes the search.
+        """
+        question = Query(statement=self.indexes.question)
+        return replace(question, learn=self.indexes.remember, enough=lambda _: then is None, instead=then)
+
+    @property
+    def _must_ask(self) -> bool:
+        return not self.exact and not self.indexes.are_known
 
     @property
     def _candidates(self) -> int:
@@ -188,26 +222,43 @@ class Searches:
         where, params = condition(filters)
         key = _key(where, params) if filters else ""
         cost = self.costs.get(key) if filters else None
-        reach = max(wanted, REACH, min(4 * wanted, MAX_EF_SEARCH // REACH_PRECISION)) if filters else wanted
+        index = self.indexes.best(filters, function=function) or SearchIndex(name="", function=function)
+        passing = filters is not None and index.rest(filters) is not None
+        reach = max(wanted, REACH, min(4 * wanted, MAX_EF_SEARCH // REACH_PRECISION)) if passing else wanted
+        at_once = self.exact or (cost is not None and cost <= CHEAP)
+        operator, vector_type = OPERATORS[function], SQL(self.table.vector_type)
         parts: dict[str, Composable] = {
             "condition": where,
             "near": selected,
-            "operator": OPERATORS[function],
-            "vector_type": SQL(self.table.vector_type),
+            "operator": operator,
+            "vector_type": vector_type,
+            "along": index.distance(
+                operator=operator, dimension=self.table.dimension, vector_type=self.table.vector_type
+            ),
+            "within": index.within(),
+            "again": SQL("ORDER BY distance" if index.half else ""),
         }
-        at_once = self.exact or (cost is not None and cost <= CHEAP)
 
         def part(name: str) -> Composed:
             return self.table.formatted(_SQL[name], **parts)
 
-        params |= {"embedding": self._query_vector(embedding), "near": wanted, "top_k": top_k, "reach": reach}
+        also: list[Aside] = []
+        if filters and not self.exact and cost is None:
+            also.append((part("cost_of_exactness"), lambda rows: self.costs.remember(key, rows[0]["QUERY PLAN"])))
+        if not self.exact and self.indexes.are_due:
+            also.append((self.indexes.question, self.indexes.remember))
+        params |= {
+            "embedding": self._query_vector(embedding),
+            "near": wanted,
+            "top_k": top_k,
+            "reach": _with_room(reach) if index.half else reach,
+        }
         return _DenseLeg(
             statement=part("near_exactly" if at_once else "near_by_index"),
             exactly=None if at_once else lambda: part("near_exactly"),
             params=params,
-            settings=self._settings(REACH_PRECISION * reach if filters else reach),
-            question=part("cost_of_exactness") if filters and not self.exact and cost is None else None,
-            learn=lambda rows: self.costs.remember(key, rows[0]["QUERY PLAN"]),
+            settings=self._settings(REACH_PRECISION * reach if passing else reach, index=index),
+            also=also,
         )
 
     def _keyword_leg(
@@ -237,16 +288,19 @@ class Searches:
             )
         return values
 
-    def _settings(self, reach: int) -> dict[str, str]:
+    def _settings(self, reach: int, *, index: SearchIndex | None = None) -> dict[str, str]:
         """
         What holds for one search. Beyond the index's own limit its scan goes on, slightly out of order; statements sort again.
 
-        Documents lie on solid state disks or in memory: the planner's default price of a random page would keep it from
+        An IVFFlat index that nobody knows of yet, as it is just being put in another one's place, is priced as if all its
+        lists were searched: with pgvector's own setting it would be taken for the cheapest, and search one. Documents lie on solid state disks or in memory: the planner's default price of a random page would keep it from
         the index. Compiling a statement that runs for a millisecond costs more than it gains.
         """
         return {
             "hnsw.ef_search": str(min(max(self.ef_search, reach), MAX_EF_SEARCH)),
             "hnsw.iterative_scan": "relaxed_order" if reach > MAX_EF_SEARCH else "off",
+            "ivfflat.probes": str(index.probes(self.ef_search) if index and index.method == "ivfflat" else ALL_LISTS),
+            "ivfflat.iterative_scan": "relaxed_order",
             "random_page_cost": "1.1",
             "jit": "off",
         }
@@ -258,15 +312,14 @@ class _DenseLeg:
     The part of a search that finds the documents nearest to an embedding.
 
     :param exactly: Makes the same without the index, for where it finds too few; `None` if `statement` is exact.
-    :param question: What the planner is asked about the filter in the same round trip.
+    :param also: What is asked in the same round trip, as `Query` has it.
     """
 
     statement: Composed
     exactly: Callable[[], Composed] | None
     params: dict[str, Any]
     settings: dict[str, str]
-    question: Composed | None
-    learn: Callable[[list[dict[str, Any]]], None]
+    also: Sequence[Aside]
 
     def within(self, name: str, *, table: DocumentsTable, **parts: Composable) -> Query:
         """The search of that name around this leg."""
@@ -283,11 +336,15 @@ class _DenseLeg:
         exactly = self.exactly
         return replace(
             around(self.statement),
-            also=self.question,
-            learn=self.learn,
+            also=self.also,
             enough=enough,
             instead=(lambda: around(exactly())) if exactly else None,
         )
+
+
+def _with_room(reach: int) -> int:
+    """How many are taken along an index in half precision, so that the nearest are among them when they are ordered again."""
+    return reach + reach // 10 + 10
 
 
 def _key(where: Composed, params: dict[str, Any]) -> str:

@@ -1,14 +1,15 @@
 -- near_by_index --
--- The part of a WITH that finds the nearest documents through the HNSW index: `nearest`. The filter is looked at along the
--- index's own order, which makes the answer right whenever enough documents pass there, however the filter and the question
--- relate. When too few do, the caller asks again, exactly.
+-- The part of a WITH that finds the nearest documents through an index: `nearest`. The filter is looked at along the index's
+-- own order, which makes the answer right whenever enough documents pass there, however the filter and the question relate.
+-- When too few do, the caller asks again, exactly. A partial index is used because its condition stands here as it stands in
+-- the index; one in half precision orders nearly right, and what it reaches is ordered again.
 nearest AS MATERIALIZED (
     SELECT {near}, distance
       FROM (SELECT {near}, embedding {operator} %(embedding)b::{vector_type} AS distance, {condition} AS passes
-              FROM {table} AS along_the_index
-             ORDER BY embedding {operator} %(embedding)b::{vector_type}
+              FROM {table} AS along_the_index {within}
+             ORDER BY {along}
              LIMIT %(reach)s) AS reached
-     WHERE passes AND distance <> 'NaN'
+     WHERE passes AND distance <> 'NaN' {again}
      LIMIT %(near)s
 )
 

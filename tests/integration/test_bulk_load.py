@@ -23,6 +23,7 @@ from database.connection import Database
 from database.document_rows import DuplicateRowsError
 from database.document_store import SynapseDocumentStore
 from database.errors import GuardError, InvalidInputError, SchemaError
+from database.index_build import Resources
 from database.models import EmbeddingModel, active_model, add_model, registered_model
 from tests.conftest import PROJECT
 
@@ -271,11 +272,11 @@ def test_no_room_in_shared_memory(owner: Database, model: EmbeddingModel, monkey
     tried: list[int] = []
     run = index_build._run
 
-    def cramped(connection: Any, commands: Any, *, workers: int, **more: Any) -> None:
-        tried.append(workers)
-        if workers:
+    def cramped(connection: Any, commands: Any, granted: Resources) -> None:
+        tried.append(granted.workers)
+        if granted.workers:
             raise psycopg.errors.DiskFull("could not resize shared memory segment")
-        run(connection, commands, workers=workers, **more)
+        run(connection, commands, granted)
 
     before = schema_of(owner)
     monkeypatch.setattr(index_build, "_run", cramped)

@@ -77,6 +77,7 @@ def test_a_hundred_are_found_through_the_index(
     store: SynapseDocumentStore, vectors: np.ndarray, owner_conninfo: str
 ) -> None:
     query = vectors[5].tolist()
+    store.dense_search(query)  # now it knows which indexes there are
     statement = store._searches.nearest(query, filters=None, top_k=100, vector_function=None, with_embedding=False)
     assert "Index Scan using searched_hnsw_index" in plan(owner_conninfo, statement)
     found = store.dense_search(query, top_k=100)
@@ -90,6 +91,7 @@ def test_a_hundred_are_found_through_the_index(
 def test_words_and_vectors_are_found_through_their_indexes(
     store: SynapseDocumentStore, vectors: np.ndarray, owner_conninfo: str
 ) -> None:
+    store.dense_search(vectors[0].tolist())
     statement = store._searches.hybrid("river glacier", vectors[0].tolist(), filters=None, top_k=10)
     found = plan(owner_conninfo, statement)
     assert "searched_hnsw_index" in found
