@@ -389,8 +389,8 @@ BEGIN
       JOIN pg_class ON pg_class.oid = tgrelid
       JOIN pg_namespace ON pg_namespace.oid = relnamespace
      WHERE tgrelid = documents_table AND tgname = 'synapse_keywords_insert';
-    EXECUTE format('SELECT array_agg(id), max(id) FROM (SELECT id::text FROM %s WHERE id > $1 ORDER BY id LIMIT $2) AS next',
-                   documents_table)
+    EXECUTE format('SELECT array_agg(id), max(id) FROM (SELECT id FROM %s WHERE %s ORDER BY id LIMIT $2) AS next',
+                   documents_table, CASE WHEN after IS NULL THEN 'true' ELSE 'id > $1' END)
        INTO ids, last_id USING after, at_most;
     EXECUTE format('SELECT array_agg(id)
                       FROM (SELECT id FROM %1$s AS d
@@ -399,6 +399,10 @@ BEGIN
                                FOR SHARE) AS held',
                    documents_table, place || '.' || quote_ident(name || '_keywords'))
        INTO ids USING ids;
+    filed := coalesce(cardinality(ids), 0);
+    IF filed = 0 THEN
+        RETURN;
+    END IF;
     -- A statement of its own sees what was filed while this waited for a document.
     EXECUTE format('SELECT %1$s.synapse_keywords_statement(''in'', %1$s.synapse_parsing($1, $4), $2, $3, $4)', functions)
        INTO statement
@@ -409,7 +413,6 @@ BEGIN
                    functions, fallback, documents_table, ids, place, name || '_keywords'),
             place || '.' || quote_ident(name || '_keywords'), place || '.' || quote_ident(name || '_terms'), functions;
     EXECUTE statement;
-    filed := coalesce(cardinality(ids), 0);
 END
 $$;
 
@@ -489,6 +492,41 @@ BEGIN
 END
 $$;
 
+-- Whether programs from before tenants (schema versions below 0004) are let in: they use the default tenant's tables as
+-- `synapse_app`, and take no role. An upgrade that finds documents leaves it so, until `database upgrade --finish`.
+CREATE OR REPLACE FUNCTION synapse_lets_old_programs_in() RETURNS boolean
+LANGUAGE sql STABLE
+AS $$
+    SELECT EXISTS (SELECT FROM pg_class, aclexplode(relacl) AS given
+                    WHERE oid = to_regclass('public.sources') AND given.grantee = to_regrole('synapse_app'))
+       AND to_regrole('synapse_tenant_default') IS NOT NULL
+$$;
+
+-- Tables of the default tenant that are open to programs from before tenants; `sources`, which tells, last.
+CREATE OR REPLACE FUNCTION synapse_tables_of_old_programs() RETURNS SETOF text
+LANGUAGE sql STABLE
+AS $$
+    SELECT relname
+      FROM pg_class
+     WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p')
+       AND relname NOT IN ('alembic_version', 'embedding_models', 'tenants')
+       AND EXISTS (SELECT FROM aclexplode(relacl) AS given WHERE given.grantee = to_regrole('synapse_app'))
+       AND to_regrole('synapse_tenant_default') IS NOT NULL
+     ORDER BY relname = 'sources', relname
+$$;
+
+-- Take one of them from programs from before tenants.
+CREATE OR REPLACE FUNCTION synapse_shut_out_old_programs(name text) RETURNS void
+LANGUAGE plpgsql
+AS $$
+BEGIN
+    EXECUTE format('REVOKE ALL ON public.%I FROM synapse_app', name);
+    IF EXISTS (SELECT FROM pg_policy WHERE polrelid = format('public.%I', name)::regclass AND polname = 'synapse_tenant') THEN
+        EXECUTE format('ALTER POLICY synapse_tenant ON public.%I TO synapse_tenant_default', name);
+    END IF;
+END
+$$;
+
 -- Close a table to everyone but its tenant, as its schema tells; Supabase's API roles and the owner included. Elsewhere, and where
 -- there are no roles of tenants, the application's role itself may use it.
 CREATE OR REPLACE FUNCTION synapse_bind_table(place text, name text, rights text DEFAULT 'SELECT, INSERT, UPDATE, DELETE')
@@ -498,21 +536,38 @@ AS $$
 DECLARE
     tenant text := CASE WHEN place = 'public' THEN 'default' WHEN starts_with(place, 'tenant_') THEN substr(place, 8) END;
     bound text := (SELECT rolname FROM pg_roles WHERE rolname = 'synapse_tenant_' || tenant);
+    application text := (SELECT rolname FROM pg_roles WHERE rolname = 'synapse_app');
+    lets_old_programs_in boolean := place = 'public' AND synapse_lets_old_programs_in();
 BEGIN
     PERFORM synapse_close(place, name);
-    IF bound IS NULL THEN
-        IF EXISTS (SELECT FROM pg_roles WHERE rolname = 'synapse_app') THEN
-            EXECUTE format('GRANT %s ON %I.%I TO synapse_app', rights, place, name);
-        END IF;
-        RETURN;
-    END IF;
-    IF EXISTS (SELECT FROM pg_roles WHERE rolname = 'synapse_app') THEN
+    IF application IS NOT NULL AND (bound IS NULL OR lets_old_programs_in) THEN
+        EXECUTE format('GRANT %s ON %I.%I TO synapse_app', rights, place, name);
+    ELSIF application IS NOT NULL THEN
         EXECUTE format('REVOKE ALL ON %I.%I FROM synapse_app', place, name);
+    END IF;
+    IF bound IS NULL THEN
+        RETURN;
     END IF;
     EXECUTE format('GRANT %s ON %I.%I TO %I', rights, place, name, bound);
     IF NOT EXISTS (SELECT FROM pg_policy WHERE polrelid = format('%I.%I', place, name)::regclass AND polname = 'synapse_tenant') THEN
         EXECUTE format('ALTER TABLE %I.%I ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY', place, name);
-        EXECUTE format('CREATE POLICY synapse_tenant ON %I.%I TO %I USING (true) WITH CHECK (true)', place, name, bound);
+        EXECUTE format('CREATE POLICY synapse_tenant ON %I.%I TO %I%s USING (true) WITH CHECK (true)', place, name, bound,
+                       CASE WHEN lets_old_programs_in THEN ', synapse_app' ELSE '' END);
+    END IF;
+END
+$$;
+
+-- Open a table of the default tenant again, to its role and to programs from before tenants: for a downgrade.
+CREATE OR REPLACE FUNCTION synapse_unbind_table(name text, rights text DEFAULT 'SELECT, INSERT, UPDATE, DELETE') RETURNS void
+LANGUAGE plpgsql
+AS $$
+BEGIN
+    IF to_regrole('synapse_app') IS NOT NULL THEN
+        EXECUTE format('GRANT %s ON public.%I TO synapse_app', rights, name);
+    END IF;
+    IF EXISTS (SELECT FROM pg_policy WHERE polrelid = format('public.%I', name)::regclass AND polname = 'synapse_tenant') THEN
+        EXECUTE format('DROP POLICY synapse_tenant ON public.%I', name);
+        EXECUTE format('ALTER TABLE public.%I DISABLE ROW LEVEL SECURITY, NO FORCE ROW LEVEL SECURITY', name);
     END IF;
 END
 $$;
@@ -533,22 +588,13 @@ BEGIN
 END
 $$;
 
--- A tenant with its role, its schema, its ledger and a documents table per embedding model; what is there already stays.
-CREATE OR REPLACE FUNCTION synapse_create_tenant(tenant text) RETURNS void
+-- The role of a tenant, taken by `synapse_app` and by the owner; what is there already stays.
+CREATE OR REPLACE FUNCTION synapse_create_tenant_role(tenant text) RETURNS void
 LANGUAGE plpgsql
 AS $$
 DECLARE
-    place text := CASE tenant WHEN 'default' THEN 'public' ELSE 'tenant_' || tenant END;
     bound text := 'synapse_tenant_' || tenant;
-    path text := current_setting('search_path');
-    name text;
-    model record;
 BEGIN
-    IF tenant !~ '^[a-z][a-z0-9_]{0,39}$' THEN
-        RAISE EXCEPTION 'a tenant''s name has 1 to 40 of a to z, 0 to 9 and _, a letter first, but is %', tenant
-            USING ERRCODE = '22023';
-    END IF;
-    PERFORM pg_advisory_xact_lock(hashtext('synapse schema'));
     BEGIN
         IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = bound) THEN
             EXECUTE format('CREATE ROLE %I NOLOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE', bound);
@@ -566,6 +612,26 @@ BEGIN
     IF NOT pg_has_role(bound, 'USAGE') THEN
         EXECUTE format('GRANT %I TO CURRENT_USER WITH INHERIT TRUE, SET TRUE', bound);
     END IF;
+END
+$$;
+
+-- A tenant with its role, its schema, its ledger and a documents table per embedding model; what is there already stays.
+CREATE OR REPLACE FUNCTION synapse_create_tenant(tenant text) RETURNS void
+LANGUAGE plpgsql
+AS $$
+DECLARE
+    place text := CASE tenant WHEN 'default' THEN 'public' ELSE 'tenant_' || tenant END;
+    bound text := 'synapse_tenant_' || tenant;
+    path text := current_setting('search_path');
+    name text;
+    model record;
+BEGIN
+    IF tenant !~ '^[a-z][a-z0-9_]{0,39}$' THEN
+        RAISE EXCEPTION 'a tenant''s name has 1 to 40 of a to z, 0 to 9 and _, a letter first, but is %', tenant
+            USING ERRCODE = '22023';
+    END IF;
+    PERFORM pg_advisory_xact_lock(hashtext('synapse schema'));
+    PERFORM synapse_create_tenant_role(tenant);
 
     IF tenant <> 'default' THEN
         EXECUTE format('CREATE SCHEMA IF NOT EXISTS %I', place);
@@ -728,7 +794,9 @@ BEGIN
         PERFORM synapse_rebuild_keywords(format('%I.%I', place, table_name)::regclass);
     END IF;
 
-    PERFORM synapse_bind_table(place, table_name, 'SELECT, INSERT, UPDATE, DELETE, TRUNCATE');
+    FOREACH name IN ARRAY ARRAY[table_name, table_name || '_keywords', table_name || '_terms'] LOOP
+        PERFORM synapse_bind_table(place, name, 'SELECT, INSERT, UPDATE, DELETE, TRUNCATE');
+    END LOOP;
 END
 $$;
 
@@ -918,17 +986,9 @@ CREATE TABLE IF NOT EXISTS tenants (
     created_at timestamptz NOT NULL DEFAULT now()
 );
 DO $$
-DECLARE
-    name text;
-    role_name text;
 BEGIN
-    FOREACH name IN ARRAY ARRAY['tenants', 'embedding_models', 'alembic_version', 'migration_runs', 'migration_parts', 'migration_rows']
-    LOOP
-        EXECUTE format('REVOKE ALL ON %I FROM PUBLIC', name);
-        FOR role_name IN SELECT rolname FROM pg_roles WHERE rolname IN ('anon', 'authenticated') LOOP
-            EXECUTE format('REVOKE ALL ON %I FROM %I', name, role_name);
-        END LOOP;
-    END LOOP;
+    PERFORM synapse_close('public', name) FROM unnest(ARRAY['tenants', 'embedding_models', 'alembic_version', 'migration_runs',
+                                                            'migration_parts', 'migration_rows']) AS name;
     IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'synapse_app') THEN
         RETURN;  -- whoever may create no role has no tenants but `default`, whose role the application then is
     END IF;
@@ -945,11 +1005,26 @@ BEGIN
     -- What every tenant may read of what belongs to none.
     GRANT SELECT ON tenants TO synapse_app;
     GRANT SELECT ON embedding_models, alembic_version TO synapse_app, synapse_tenant;
-    PERFORM synapse_create_tenant('default');
-    REVOKE ALL ON migration_runs, migration_parts, migration_rows FROM synapse_app;
-    GRANT SELECT ON migration_runs, migration_parts, migration_rows TO synapse_tenant_default;
+    PERFORM synapse_create_tenant_role('default');
 END
 $$;
+
+-- database/schema_versions/versions/0004_default_tenant.sql
+
+-- What there is belongs to the tenant `default`.
+DO $$
+BEGIN
+    IF to_regrole('synapse_tenant_default') IS NOT NULL THEN
+        PERFORM synapse_create_tenant('default');
+        GRANT SELECT ON migration_runs, migration_parts, migration_rows TO synapse_tenant_default;
+    END IF;
+END
+$$;
+
+-- database/schema_versions/versions/0004_old_programs_out.sql
+
+-- Nobody uses a new database without taking the role of a tenant.
+SELECT synapse_shut_out_old_programs(name) FROM synapse_tables_of_old_programs() AS name;
 
 -- database/schema_versions/versions/0005.sql
 

@@ -76,6 +76,8 @@ BEGIN
         PERFORM synapse_rebuild_keywords(format('%I.%I', place, table_name)::regclass);
     END IF;
 
-    PERFORM synapse_bind_table(place, table_name, 'SELECT, INSERT, UPDATE, DELETE, TRUNCATE');
+    FOREACH name IN ARRAY ARRAY[table_name, table_name || '_keywords', table_name || '_terms'] LOOP
+        PERFORM synapse_bind_table(place, name, 'SELECT, INSERT, UPDATE, DELETE, TRUNCATE');
+    END LOOP;
 END
 $$;

@@ -152,6 +152,102 @@ BEGIN
 END
 $$;
 
+-- The two tables beside a documents table, still empty, with the triggers that keep them; returns whether they are new.
+-- Writers wait until it is committed, and are kept account of from then on.
+CREATE OR REPLACE FUNCTION synapse_create_keywords(place text, table_name text, language text) RETURNS boolean
+LANGUAGE plpgsql
+AS $$
+DECLARE
+    keywords text := table_name || '_keywords';
+    terms text := table_name || '_terms';
+BEGIN
+    IF EXISTS (SELECT FROM pg_trigger
+                WHERE tgrelid = format('%I.%I', place, table_name)::regclass AND tgname = 'synapse_keywords_insert') THEN
+        RETURN false;
+    END IF;
+    EXECUTE format('DROP TABLE IF EXISTS %1$I.%2$I, %1$I.%3$I', place, keywords, terms);  -- left by a documents table of this name
+    EXECUTE format(
+        'CREATE TABLE %I.%I (
+            document_id varchar(128) PRIMARY KEY,
+            language text NOT NULL,
+            length integer NOT NULL,
+            pivot real NOT NULL,
+            terms integer[] NOT NULL,
+            weights sparsevec NOT NULL
+        ) WITH (toast_tuple_target = 8160)', place, keywords);  -- in line: each search reads thousands of rows
+    -- How many documents have a term, possibly in several parts. Term 0 stands for all documents of a language: how many, and
+    -- how many words they have together.
+    EXECUTE format(
+        'CREATE TABLE %I.%I (term integer NOT NULL, language text, documents bigint NOT NULL, length bigint)', place, terms);
+    EXECUTE format('CREATE INDEX %I ON %I.%I (term)', terms || '_term', place, terms);
+    PERFORM synapse_bind_table(place, keywords, 'SELECT, INSERT, UPDATE, DELETE, TRUNCATE');
+    PERFORM synapse_bind_table(place, terms, 'SELECT, INSERT, UPDATE, DELETE, TRUNCATE');
+    EXECUTE format(
+        'CREATE TRIGGER synapse_keywords_insert AFTER INSERT ON %I.%I REFERENCING NEW TABLE AS written
+            FOR EACH STATEMENT EXECUTE FUNCTION synapse_update_keywords(%L)', place, table_name, language);
+    EXECUTE format(
+        'CREATE TRIGGER synapse_keywords_update AFTER UPDATE ON %I.%I REFERENCING OLD TABLE AS removed NEW TABLE AS written
+            FOR EACH STATEMENT EXECUTE FUNCTION synapse_update_keywords(%L)', place, table_name, language);
+    EXECUTE format(
+        'CREATE TRIGGER synapse_keywords_delete AFTER DELETE ON %I.%I REFERENCING OLD TABLE AS removed
+            FOR EACH STATEMENT EXECUTE FUNCTION synapse_update_keywords(%L)', place, table_name, language);
+    EXECUTE format(
+        'CREATE TRIGGER synapse_keywords_truncate AFTER TRUNCATE ON %I.%I
+            FOR EACH STATEMENT EXECUTE FUNCTION synapse_update_keywords(%L)', place, table_name, language);
+    RETURN true;
+END
+$$;
+
+-- Put documents that were there before the triggers into both tables: the next `at_most` behind the id `after`, while others read
+-- and write. Returns the last id looked at, NULL at the end, and how many were filed. A document that is filed here cannot change
+-- before this is committed, and what changed before has been filed by its writer: each is counted once.
+CREATE OR REPLACE FUNCTION synapse_file_keywords(
+    documents_table regclass, after text, at_most integer, OUT last_id text, OUT filed integer
+)
+LANGUAGE plpgsql
+AS $$
+DECLARE
+    place text;
+    name text;
+    functions text;
+    fallback text;
+    ids text[];
+    statement text;
+BEGIN
+    SELECT quote_ident(nspname), relname, pronamespace::regnamespace, convert_from(trim(trailing '\x00' FROM tgargs), 'UTF8')
+      INTO STRICT place, name, functions, fallback
+      FROM pg_trigger
+      JOIN pg_proc ON pg_proc.oid = tgfoid
+      JOIN pg_class ON pg_class.oid = tgrelid
+      JOIN pg_namespace ON pg_namespace.oid = relnamespace
+     WHERE tgrelid = documents_table AND tgname = 'synapse_keywords_insert';
+    EXECUTE format('SELECT array_agg(id), max(id) FROM (SELECT id FROM %s WHERE %s ORDER BY id LIMIT $2) AS next',
+                   documents_table, CASE WHEN after IS NULL THEN 'true' ELSE 'id > $1' END)
+       INTO ids, last_id USING after, at_most;
+    EXECUTE format('SELECT array_agg(id)
+                      FROM (SELECT id FROM %1$s AS d
+                             WHERE id = ANY ($1) AND NOT EXISTS (SELECT FROM %2$s WHERE document_id = d.id)
+                             ORDER BY id
+                               FOR SHARE) AS held',
+                   documents_table, place || '.' || quote_ident(name || '_keywords'))
+       INTO ids USING ids;
+    filed := coalesce(cardinality(ids), 0);
+    IF filed = 0 THEN
+        RETURN;
+    END IF;
+    -- A statement of its own sees what was filed while this waited for a document.
+    EXECUTE format('SELECT %1$s.synapse_keywords_statement(''in'', %1$s.synapse_parsing($1, $4), $2, $3, $4)', functions)
+       INTO statement
+      USING format('SELECT id, concat_ws(E''\n'', meta ->> ''title'', meta ->> ''heading'', content) AS text,
+                           %s.synapse_text_search(meta ->> ''language'', %L) AS language
+                      FROM %s
+                     WHERE id = ANY (%L::text[]) AND NOT EXISTS (SELECT FROM %s.%I WHERE document_id = id)',
+                   functions, fallback, documents_table, ids, place, name || '_keywords'),
+            place || '.' || quote_ident(name || '_keywords'), place || '.' || quote_ident(name || '_terms'), functions;
+    EXECUTE statement;
+END
+$$;
+
 -- Fill both tables anew from the documents, after a bulk load with the triggers disabled; returns how many documents there are.
 -- Needs the owner; nobody writes meanwhile, and keyword searches wait.
 CREATE OR REPLACE FUNCTION synapse_rebuild_keywords(documents_table regclass) RETURNS bigint

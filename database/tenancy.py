@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from database.connection import Database
 
 DEFAULT_TENANT = "default"
+EXTENSIONS = "extensions"
+"""Where Supabase has pgvector; elsewhere there is no such schema, and PostgreSQL passes over the name."""
+
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,39}")
 _SQL = statements(Path(__file__).with_suffix(".sql"))
 
@@ -65,9 +68,9 @@ def tenant_of(schema: str) -> str | None:
 
 
 def search_path(tenant: str) -> str:
-    """Where a tenant's statements look: at its own tables first, then at what all share."""
+    """Where a tenant's statements look: at its own tables first, then at what all share, then for pgvector."""
     schema = schema_of(tenant)
-    return schema if schema == "public" else f"{schema}, public"
+    return f"public, {EXTENSIONS}" if schema == "public" else f"{schema}, public, {EXTENSIONS}"
 
 
 def transaction_settings(tenant: str) -> dict[str, str]:

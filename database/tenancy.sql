@@ -28,7 +28,7 @@ WITH me AS (
 ), bound AS (
     SELECT c.oid, c.oid::regclass::text AS name, c.relowner, c.relrowsecurity AND c.relforcerowsecurity AS closed
       FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-     WHERE c.relkind = 'r'
+     WHERE c.relkind IN ('r', 'p')
        AND (EXISTS (SELECT FROM pg_policy WHERE polrelid = c.oid AND polname IN ('synapse_tenant', 'synapse_tenant_rows'))
             OR (n.nspname = 'public' OR starts_with(n.nspname, 'tenant_'))
                AND c.relname IN ('sources', 'source_texts', 'source_chunks', 'metadata_fields'))

@@ -4,17 +4,9 @@ CREATE TABLE IF NOT EXISTS tenants (
     created_at timestamptz NOT NULL DEFAULT now()
 );
 DO $$
-DECLARE
-    name text;
-    role_name text;
 BEGIN
-    FOREACH name IN ARRAY ARRAY['tenants', 'embedding_models', 'alembic_version', 'migration_runs', 'migration_parts', 'migration_rows']
-    LOOP
-        EXECUTE format('REVOKE ALL ON %I FROM PUBLIC', name);
-        FOR role_name IN SELECT rolname FROM pg_roles WHERE rolname IN ('anon', 'authenticated') LOOP
-            EXECUTE format('REVOKE ALL ON %I FROM %I', name, role_name);
-        END LOOP;
-    END LOOP;
+    PERFORM synapse_close('public', name) FROM unnest(ARRAY['tenants', 'embedding_models', 'alembic_version', 'migration_runs',
+                                                            'migration_parts', 'migration_rows']) AS name;
     IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'synapse_app') THEN
         RETURN;  -- whoever may create no role has no tenants but `default`, whose role the application then is
     END IF;
@@ -31,8 +23,6 @@ BEGIN
     -- What every tenant may read of what belongs to none.
     GRANT SELECT ON tenants TO synapse_app;
     GRANT SELECT ON embedding_models, alembic_version TO synapse_app, synapse_tenant;
-    PERFORM synapse_create_tenant('default');
-    REVOKE ALL ON migration_runs, migration_parts, migration_rows FROM synapse_app;
-    GRANT SELECT ON migration_runs, migration_parts, migration_rows TO synapse_tenant_default;
+    PERFORM synapse_create_tenant_role('default');
 END
 $$;

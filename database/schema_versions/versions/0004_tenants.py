@@ -18,6 +18,8 @@ FILES = (
     DATABASE / "tenancy_functions.sql",
     DATABASE / "create_documents_table.sql",
     Path(__file__).with_name("0004.sql"),
+    Path(__file__).with_name("0004_default_tenant.sql"),
+    Path(__file__).with_name("0004_old_programs_out.sql"),
 )
 """What this version runs, in order."""
 
