@@ -31,7 +31,7 @@ PAGES = [
 NOT_RUN = {
     "make demo": "is run by continuous integration, like this test",
     ". .venv/bin/activate": "shows a folder of the reader's",
-    "cp .env.example .env": "needs Docker",
+    "sh deploy/make_env.sh": "needs Docker; tests/acceptance/test_first_start.py",
     "export DATABASE_OWNER_URL=": "needs a managed server",
     "export LLM_BASE_URL=": "needs a language model; tests/integration has a server of its own",
     "python synapse.py index reports": "shows a folder of the reader's",
@@ -43,6 +43,7 @@ NOT_RUN = {
     "make serve": "goes on until it is stopped; tests/acceptance/test_serve_command.py",
     "pip install -r requirements-serve.txt": "goes on until it is stopped; likewise",
     "SYNAPSE_SCREENSHOTS=": "needs a browser; tests/system_page makes the same pictures",
+    "pip install -r requirements-ray.txt": "needs Ray and a cluster; tests/integration/test_ray_indexing.py",
     "python synapse.py index documents --watch": "goes on until it is stopped; tests/integration/test_watch.py",
 }
 """First words of the `bash` blocks, and why they are not run."""

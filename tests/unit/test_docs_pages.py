@@ -17,6 +17,7 @@ from commands import output
 from config import VARIABLES, Settings
 from database import errors
 from migration.conversion import KINDS
+from tests.support.compose import variables
 
 PROJECT = Path(__file__).parents[2]
 PAGES = [PROJECT / "README.md", PROJECT / "CONTRIBUTING.md", PROJECT / "CHANGELOG.md", *(PROJECT / "docs").glob("*.md")]
@@ -96,7 +97,8 @@ def test_the_page_has_every_error_code() -> None:
 def test_every_setting_is_on_its_page_with_its_default() -> None:
     text = (PROJECT / "docs" / "configuration.md").read_text(encoding="utf-8")
     rows = dict(re.findall(r"(?m)^\| `([A-Z0-9_]+)` \| ([^|]+) \|", text))
-    compose = set(re.findall(r"\$\{([A-Z_]+)", (PROJECT / "docker-compose.yml").read_text(encoding="utf-8")))
+    files = (PROJECT / "docker-compose.yml", *(PROJECT / "deploy").glob("compose.*.yml"))
+    compose = set().union(*(variables(path.read_text(encoding="utf-8")) for path in files)) - set(VARIABLES.values())
     assert set(rows) == set(VARIABLES.values()) | compose
     for name, variable in VARIABLES.items():
         default, cell = getattr(Settings(), name), rows[variable]
