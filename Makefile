@@ -19,7 +19,7 @@ test: $(VENV)/.installed-dev
 
 # What needs more than requirements: psql, a pooler and a browser, which .ci/run installs, and servers of several versions of Chroma, each with
 # an environment of its own; there a skip is a failure. And what takes long.
-test-system: $(VENV)/.installed-dev
+test-system: $(VENV)/.installed-dev $(VENV)/.installed-ray
 	$(RUN) tests/fixtures/chroma/make.py --environments .venv-servers 0.4.24 0.5.23 1.0.20 1.5.9
 	SYNAPSE_CHROMA_ENVS=$(CURDIR)/.venv-servers $(RUN) -m pytest -m "system or slow" -n 2 --dist loadfile
 
@@ -53,6 +53,7 @@ requirements: | $(VENV)/bin/python
 	$(VENV)/bin/uv pip compile -q --no-header -o requirements-serve.txt requirements-serve.in
 	$(COMPILE) -o requirements-dev.txt requirements-dev.in
 	$(COMPILE) -o requirements-migration.txt requirements-migration.in
+	$(VENV)/bin/uv pip compile -q --no-header -o requirements-ray.txt requirements-ray.in
 	@sed -i 's/^\(torch==[0-9.]*\)+cpu$$/\1/' requirements.txt requirements-dev.txt requirements-migration.txt  # which build is the index's to say
 
 # The schema written out, after a change of it.
@@ -82,6 +83,10 @@ $(VENV)/.installed: requirements.txt | $(VENV)/bin/python
 
 $(VENV)/.installed-serve: requirements-serve.txt $(VENV)/.installed
 	@$(VENV)/bin/pip install -qq --disable-pip-version-check -r requirements-serve.txt
+	@touch $@
+
+$(VENV)/.installed-ray: requirements-ray.txt $(VENV)/.installed
+	@$(VENV)/bin/pip install -qq --disable-pip-version-check -r requirements-ray.txt
 	@touch $@
 
 $(VENV)/.installed-dev: requirements-dev.txt requirements-serve.txt $(VENV)/.installed

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,11 +18,19 @@ from database.errors import PARTLY_DONE, GuardError, InvalidInputError, SynapseE
 if TYPE_CHECKING:
     from config import Settings
     from database.ledger import Ledger
+    from pipelines.indexing_driver import IndexingDriver
     from pipelines.indexing_run import SyncResult
     from pipelines.sync import SyncPlan, SyncRules
 
 SHOWN = 20
 """Names of a kind that are printed; the counts are complete."""
+
+
+class Engine(StrEnum):
+    """Who converts and embeds."""
+
+    local = "local"
+    ray = "ray"
 
 
 def index(
@@ -39,6 +48,15 @@ def index(
         bool, typer.Option("--allow-mass-delete", help="Remove what is gone, even if it is much of a folder.")
     ] = False,
     watch: Annotated[bool, typer.Option("--watch", help="Stay, and index whatever changes.")] = False,
+    engine: Annotated[
+        Engine, typer.Option(help="Where files are converted and embedded: here, or by Ray.")
+    ] = Engine.local,
+    address: Annotated[
+        str | None, typer.Option(metavar="ADDRESS", help="With --engine ray: a running cluster; else on this machine.")
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="With --engine ray: how many; else one per processor of the cluster.")
+    ] = None,
     json_: JsonFlag = False,
 ) -> None:
     """Index files and folders: what is new or changed is embedded, what is gone below PATH is removed."""
@@ -51,6 +69,10 @@ def index(
             raise InvalidInputError(
                 "--watch goes on until it is stopped and has no one result; --json and --dry-run do not go with it."
             )
+        if engine is Engine.local and (address or workers):
+            raise InvalidInputError("--address and --workers are Ray's: they go with --engine ray.")
+        if engine is Engine.ray and watch:
+            raise InvalidInputError("--watch indexes what changes on this machine; it does not go with --engine ray.")
         settings = Settings.from_env()
         metadata = OutsideMetadata(
             given=parse_given(meta or []), patterns=[PathPattern(expression) for expression in pattern or []]
@@ -65,7 +87,8 @@ def index(
         elif dry_run:
             _dry_run(paths, ledger, rules=rules, json_=json_)
         else:
-            _sync(paths, settings, ledger=ledger, rules=rules, json_=json_)
+            with _driver(settings, ledger, engine=engine, address=address, workers=workers) as driver:
+                _sync(paths, driver, rules=rules, json_=json_)
 
 
 def _require_paths(paths: Sequence[Path]) -> None:
@@ -82,12 +105,24 @@ def _note_inactive_model(ledger: Ledger) -> None:
         )
 
 
-def _sync(paths: Sequence[Path], settings: Settings, *, ledger: Ledger, rules: SyncRules, json_: bool) -> None:
+def _driver(
+    settings: Settings, ledger: Ledger, *, engine: Engine, address: str | None, workers: int | None
+) -> IndexingDriver:
+    if engine is Engine.ray:
+        from pipelines.ray_indexing import RayDriver
+
+        return RayDriver(settings, ledger=ledger, address=address, workers=workers, on_model=note)
+    from pipelines.indexing_driver import IndexingDriver
+
+    return IndexingDriver(settings, ledger=ledger, on_model=note)
+
+
+def _sync(paths: Sequence[Path], driver: IndexingDriver, *, rules: SyncRules, json_: bool) -> None:
     started = time.monotonic()
     from pipelines.sync import plan_sync
 
-    plan = plan_sync(paths, ledger, rules=rules)
-    result = _applied(plan, settings, ledger=ledger, json_=json_)
+    plan = plan_sync(paths, driver.ledger, rules=rules)
+    result = _applied(plan, driver, json_=json_)
     result.seconds = time.monotonic() - started
     if json_:
         print_json(_as_json(result))
@@ -97,16 +132,13 @@ def _sync(paths: Sequence[Path], settings: Settings, *, ledger: Ledger, rules: S
         raise typer.Exit(PARTLY_DONE)
 
 
-def _applied(plan: SyncPlan, settings: Settings, *, ledger: Ledger, json_: bool) -> SyncResult:
-    from pipelines.indexing_driver import IndexingDriver
-
-    with IndexingDriver(settings, ledger=ledger, on_model=note) as driver:
-        try:
-            with _bar(plan, quiet=json_) as on_progress:
-                return driver.apply(plan, on_progress=on_progress)
-        except KeyboardInterrupt:
-            note(f"Stopped: {_counts(driver.result)}.")
-            raise
+def _applied(plan: SyncPlan, driver: IndexingDriver, *, json_: bool) -> SyncResult:
+    try:
+        with _bar(plan, quiet=json_) as on_progress:
+            return driver.apply(plan, on_progress=on_progress)
+    except KeyboardInterrupt:
+        note(f"Stopped: {_counts(driver.result)}.")
+        raise
 
 
 @contextmanager

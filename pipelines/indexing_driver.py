@@ -74,19 +74,22 @@ class IndexingDriver:
         try:
             self._apply_without_embedding(plan)
             if plan.to_convert:
-                self._converter.start()
-                run = IndexingRun(
-                    ledger=self.ledger,
-                    converter=self._converter,
-                    load_embedder=self.warm_embedder,
-                    batch_size=self._settings.embedding_batch_size,
-                    result=result,
-                    on_progress=on_progress or (lambda _: None),
-                )
-                run.run(plan.to_convert)
+                self._index(plan.to_convert, on_progress or (lambda _: None))
         finally:
             result.seconds = time.monotonic() - started
         return result
+
+    def index(self, planned: Sequence[PlannedSource]) -> SyncResult:
+        """
+        Index some sources of a plan that others apply.
+
+        :returns: What was done.
+        :raises DatabaseError: As `apply`.
+        """
+        self.result = SyncResult()
+        if planned:
+            self._index(planned, lambda _: None)
+        return self.result
 
     def warm_embedder(self) -> Embedder:
         """The embedder with its model loaded."""
@@ -103,6 +106,18 @@ class IndexingDriver:
                 self._on_model(precision_sentence(self._settings.embedding_precision))
         self._embedder.warm_up()
         return self._embedder
+
+    def _index(self, planned: Sequence[PlannedSource], on_progress: Callable[[SyncResult], None]) -> None:
+        self._converter.start()
+        run = IndexingRun(
+            ledger=self.ledger,
+            converter=self._converter,
+            load_embedder=self.warm_embedder,
+            batch_size=self._settings.embedding_batch_size,
+            result=self.result,
+            on_progress=on_progress,
+        )
+        run.run(planned)
 
     def _apply_without_embedding(self, plan: SyncPlan) -> None:
         result = self.result

@@ -26,8 +26,15 @@ USED_WITHOUT_IMPORT = {
 }
 
 
-OPTIONAL = {"pyarrow": "pyarrow", "chromadb": "chromadb-client", "qdrant_client": "qdrant-client"}
-"""Modules and their packages, imported inside functions, where a source of a migration needs it."""
+OPTIONAL = {
+    "pyarrow": ("pyarrow", "requirements-migration.in"),
+    "chromadb": ("chromadb-client", "requirements-migration.in"),
+    "qdrant_client": ("qdrant-client", "requirements-migration.in"),
+    "ray": ("ray", "requirements-ray.in"),
+}
+"""Modules, their packages and who pins them: imported inside functions, where a migration or an engine needs it."""
+
+COMPILED = ("requirements", "requirements-dev", "requirements-migration", "requirements-serve", "requirements-ray")
 
 SERVING = {"argon2"}
 """Modules of requirements-serve.txt that are imported, inside functions, below `serving`."""
@@ -67,7 +74,8 @@ def test_whatever_is_imported_is_installed_by_requirements_txt() -> None:
     compiled, distributions = pins("requirements.txt"), packages_distributions()
     for module, path in imported().items():
         if module in OPTIONAL:
-            assert OPTIONAL[module] in pins("requirements-migration.in")
+            package, file = OPTIONAL[module]
+            assert package in pins(file)
             continue
         names = {canonical(name) for name in distributions.get(module, [])}
         if path.startswith(("serving/", "examples/")) or module in SERVING:
@@ -83,23 +91,21 @@ def test_every_requirement_is_used() -> None:
     assert not unused
 
 
-@pytest.mark.parametrize("name", ["requirements", "requirements-dev", "requirements-migration", "requirements-serve"])
+@pytest.mark.parametrize("name", COMPILED)
 def test_compiled_pins_are_those_written_by_hand(name: str) -> None:
     compiled = pins(f"{name}.txt")
     assert {key: compiled.get(key) for key in pins(f"{name}.in")} == pins(f"{name}.in")
 
 
-@pytest.mark.parametrize(
-    "name", ["requirements.in", "requirements-dev.in", "requirements-migration.in", "requirements-serve.in"]
-)
+@pytest.mark.parametrize("name", COMPILED)
 def test_every_requirement_has_a_reason(name: str) -> None:
-    lines = (PROJECT / name).read_text().splitlines()
+    lines = (PROJECT / f"{name}.in").read_text().splitlines()
     for before, line in pairwise(lines):
         if "==" in line:
             assert before.startswith("# "), f"{line} has no reason above it"
 
 
 def test_compiled_files_name_no_place_of_this_machine() -> None:
-    for name in ("requirements.txt", "requirements-dev.txt", "requirements-migration.txt", "requirements-serve.txt"):
-        text = (PROJECT / name).read_text()
+    for name in COMPILED:
+        text = (PROJECT / f"{name}.txt").read_text()
         assert not re.search(r"(?m)^-|://|\+cpu", text)
