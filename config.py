@@ -46,6 +46,8 @@ class Settings:
     :param home: Folder of the embedded server and of what else the program keeps on disk.
     :param database_url: Any libpq connection string of the application role; `None` means the embedded server.
     :param database_owner_url: The owner of the schema, for upgrades; `None` means `database_url`.
+    :param database_read_url: A standby of `database_url`, which searches are read from; `None` means none.
+    :param database_max_lag_seconds: How far what is read there may be behind, above 0.
     :param from_environment: Whether the secrets stand in the environment, so that pipelines can be saved without them.
     :param embedding_model: A registered model, for indexing and asking; `None` means the registry's active one.
     :param embedding_batch_size: Chunks per call of the model, at least 1.
@@ -93,6 +95,8 @@ class Settings:
     home: Path = PROJECT / ".synapse"
     database_url: str | None = field(default=None, repr=False)
     database_owner_url: str | None = field(default=None, repr=False)
+    database_read_url: str | None = field(default=None, repr=False)
+    database_max_lag_seconds: float = 5.0
     from_environment: bool = False
     embedding_model: str | None = None
     embedding_batch_size: int = 32
@@ -140,7 +144,7 @@ class Settings:
         for name, least in (("embedding_batch_size", 1), ("top_k", 1), ("prompt_tokens", 256), ("max_file_bytes", 1)):
             if getattr(self, name) < least:
                 raise ConfigurationError(f"{name} must be at least {least}, but is {getattr(self, name)}.")
-        for name in ("llm_timeout", "conversion_timeout", "request_timeout"):
+        for name in ("llm_timeout", "conversion_timeout", "request_timeout", "database_max_lag_seconds"):
             if not 0 < getattr(self, name) < float("inf"):
                 raise ConfigurationError(f"{name} must be a number of seconds above 0, but is {getattr(self, name)}.")
         for name, (low, high) in _RANGES.items():
@@ -179,6 +183,8 @@ VARIABLES = {
     "home": "SYNAPSE_HOME",
     "database_url": "DATABASE_URL",
     "database_owner_url": "DATABASE_OWNER_URL",
+    "database_read_url": "DATABASE_READ_URL",
+    "database_max_lag_seconds": "DATABASE_MAX_LAG_SECONDS",
     "embedding_model": "EMBEDDING_MODEL",
     "embedding_batch_size": "EMBEDDING_BATCH_SIZE",
     "embedding_precision": "EMBEDDING_PRECISION",

@@ -86,9 +86,9 @@ class ContextWindow:
             return {"documents": documents}
         store, ids = self.document_store, [document.id for document in documents]
         query = neighbours_query(store, ids, window=self.window, filters=filters)
-        windows = _windows(documents, chunks_from_rows(store.database.read(query.statement, query.params)))
+        windows = _windows(documents, chunks_from_rows(store.reading.read(query.statement, query.params)))
         query = excerpts_query(store, _spans(windows))
-        return {"documents": _widened(windows, store.database.read(query.statement, query.params))}
+        return {"documents": _widened(windows, store.reading.read(query.statement, query.params))}
 
     @component.output_types(documents=list[Document])
     async def run_async(
@@ -99,10 +99,10 @@ class ContextWindow:
             return {"documents": documents}
         store, ids = self.document_store, [document.id for document in documents]
         query = neighbours_query(store, ids, window=self.window, filters=filters)
-        rows = await store.database.read_async(query.statement, query.params)
+        rows = await store.reading.read_async(query.statement, query.params)
         windows = _windows(documents, chunks_from_rows(rows))
         query = excerpts_query(store, _spans(windows))
-        return {"documents": _widened(windows, await store.database.read_async(query.statement, query.params))}
+        return {"documents": _widened(windows, await store.reading.read_async(query.statement, query.params))}
 
 
 def narrowed(document: Document) -> Document:

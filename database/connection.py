@@ -15,6 +15,7 @@ import re
 import threading
 import time
 import weakref
+from collections import Counter
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager, nullcontext, suppress
 from copy import copy
@@ -37,6 +38,7 @@ from database.errors import (
     SchemaError,
     UnknownTenantError,
 )
+from database.running_reads import RunningReads
 from database.tenancy import (
     DEFAULT_TENANT,
     checked_tenant,
@@ -51,6 +53,7 @@ if TYPE_CHECKING:
     from psycopg.sql import SQL, Composed
 
     from config import Settings
+    from database.reading import Reader, Replica
 
 POOL_SIZE = 16
 CONNECT_TIMEOUT = 10
@@ -74,6 +77,9 @@ AWAY = 10.0
 _ROLE_REFUSED = re.compile(
     r'role "synapse_tenant_([a-z0-9_]+)" does not exist|permission denied to set role "synapse_tenant_([a-z0-9_]+)"'
 )
+_WHERE_TYPES_ARE = "SELECT set_config('search_path', current_setting('search_path') || ', public, extensions', true)"
+"""Supabase has its extensions in a schema of that name; elsewhere, PostgreSQL passes over it."""
+
 _SQLALCHEMY_DRIVER = re.compile(r"^postgresql\+\w+://")
 
 # The driver and its pool report each failed attempt; our errors say it once. A program that configures logging still gets them.
@@ -90,10 +96,19 @@ def open_database(settings: Settings) -> Database:
 
     The embedded server is started and its schema upgraded; any other database must already be at our version.
 
+    Its `for_reading()` leads to the standby that the settings name, if any.
+
     :raises DatabaseUnavailableError: If there is no connection.
     :raises SchemaError: If the schema is at another version.
+    :raises ConfigurationError: If a standby is named, but not the primary.
     """
+    if settings.database_read_url and not settings.database_url:
+        raise ConfigurationError(
+            "DATABASE_READ_URL names a standby of DATABASE_URL, but DATABASE_URL is not set.",
+            hint="Set DATABASE_URL to the primary; the embedded server has no standby.",
+        )
     database = database_for(settings.database_url, home=str(settings.home)).for_tenant(settings.tenant)
+    database = database.reading_from(settings.database_read_url, max_lag=settings.database_max_lag_seconds)
     if settings.database_url:
         from database.schema import require_current
 
@@ -161,6 +176,10 @@ class _Pools:
         self.seen: set[str] = set()
         self.there_until = 0.0
         self.away_until = 0.0
+        self.silent = False  # somebody looked, and nothing answers: who has another server to ask does not wait
+        self.running = RunningReads()
+        self.written: Counter[str | None] = Counter()  # transactions that may have written, by tenant
+        self.replicas: dict[tuple[str, float], Replica] = {}
 
 
 class Database:
@@ -178,7 +197,10 @@ class Database:
         self.conninfo = make_conninfo(**parameters)
         self.server = server
         self.tenant: str | None = None
+        self.replica: Replica | None = None
         self._pools = _Pools()
+        self._attempts = READ_ATTEMPTS
+        self._patience = RESTART_PATIENCE
 
     def for_tenant(self, tenant: str) -> Database:
         """
@@ -199,6 +221,44 @@ class Database:
         other.tenant = None
         return other
 
+    def without_patience(self) -> Database:
+        """The same database, on the same pool, for who has another to ask: a read waits for no server that is away."""
+        other = copy(self)
+        other._attempts, other._patience = READ_ATTEMPTS - 1, 0.0
+        return other
+
+    def reading_from(self, read_conninfo: str | None, *, max_lag: float) -> Database:
+        """
+        The same database, whose `for_reading()` leads to a standby.
+
+        :param read_conninfo: The standby, in any form that libpq takes; `None` or empty means that there is none.
+        :param max_lag: Seconds that what is read there may be behind, above 0.
+        :raises ConfigurationError: If the string is malformed.
+        """
+        from database.reading import Replica
+
+        other = copy(self)
+        other.replica = None
+        if read_conninfo:
+            with self._pools.lock:
+                key = (read_conninfo, max_lag)
+                if key not in self._pools.replicas:
+                    self._pools.replicas[key] = Replica(self.without_tenant(), read_conninfo, max_lag=max_lag)
+                other.replica = self._pools.replicas[key]
+        return other
+
+    def for_reading(self) -> Database | Reader:
+        """
+        What to read from where a little delay does no harm, such as a search: the standby, or this where there is none.
+
+        Whatever this process wrote before is seen. `read` itself never goes to the standby.
+        """
+        if self.replica is None:
+            return self
+        from database.reading import Reader
+
+        return Reader(self, self.replica)
+
     def __repr__(self) -> str:
         return f"Database({self.name!r})"
 
@@ -218,7 +278,7 @@ class Database:
 
         :raises DatabaseError: For whatever the server or the driver refuses, with the driver's error as its cause.
         """
-        with self._errors_wrapped(), self._checked_out(check=True) as connection:
+        with self._errors_wrapped(), self._noted_as_written(), self._checked_out(check=True) as connection:
             if local := self._transaction_settings():
                 connection.execute(*_settings_statement(local))
             yield connection
@@ -226,7 +286,7 @@ class Database:
     @asynccontextmanager
     async def connection_async(self) -> AsyncIterator[psycopg.AsyncConnection[Row]]:
         """`connection`, for asyncio."""
-        with self._errors_wrapped():
+        with self._errors_wrapped(), self._noted_as_written():
             async with self._checked_out_async(check=True) as connection:
                 if local := self._transaction_settings():
                     await connection.execute(*_settings_statement(local))
@@ -266,16 +326,16 @@ class Database:
         and wait for it.
         """
         with self._errors_wrapped():
-            for attempt in range(1, READ_ATTEMPTS + 1):
+            for attempt in range(1, self._attempts + 1):
                 try:
-                    with self._checked_out(check=attempt > 1) as connection:
+                    with self._checked_out(check=attempt > 1) as connection, self._pools.running.noted(connection):
                         with nullcontext() if _is_large(statements, params) else _pipelined(connection):
                             if local := self._transaction_settings(settings):
                                 connection.execute(*_settings_statement(local))
                             cursors = [connection.execute(one, params, binary=binary) for one in statements]
                         return [cursor.fetchall() for cursor in cursors]
                 except (psycopg.OperationalError, psycopg.InternalError) as exc:
-                    if attempt == READ_ATTEMPTS or not _was_cut(exc):
+                    if attempt == self._attempts or not _was_cut(exc) or self._is_given_up():
                         raise
                     self._revive()
             raise AssertionError("unreachable")
@@ -301,16 +361,17 @@ class Database:
     ) -> list[list[Row]]:
         """`read_all`, for asyncio."""
         with self._errors_wrapped():
-            for attempt in range(1, READ_ATTEMPTS + 1):
+            for attempt in range(1, self._attempts + 1):
                 try:
                     async with self._checked_out_async(check=attempt > 1) as connection:
-                        async with nullcontext() if _is_large(statements, params) else _pipelined_async(connection):
-                            if local := self._transaction_settings(settings):
-                                await connection.execute(*_settings_statement(local))
-                            cursors = [await connection.execute(one, params, binary=binary) for one in statements]
-                        return [await cursor.fetchall() for cursor in cursors]
+                        with self._pools.running.noted(connection):
+                            async with nullcontext() if _is_large(statements, params) else _pipelined_async(connection):
+                                if local := self._transaction_settings(settings):
+                                    await connection.execute(*_settings_statement(local))
+                                cursors = [await connection.execute(one, params, binary=binary) for one in statements]
+                            return [await cursor.fetchall() for cursor in cursors]
                 except (psycopg.OperationalError, psycopg.InternalError) as exc:
-                    if attempt == READ_ATTEMPTS or not _was_cut(exc):
+                    if attempt == self._attempts or not _was_cut(exc) or self._is_given_up():
                         raise
                     await asyncio.to_thread(self._revive)
             raise AssertionError("unreachable")
@@ -321,6 +382,8 @@ class Database:
             pool, self._pools.pool = self._pools.pool, None
         if pool is not None:
             pool.close()
+        for replica in list(self._pools.replicas.values()):
+            replica.close()
 
     async def close_async(self) -> None:
         """Close the pool of the running event loop; the next use opens it again."""
@@ -330,11 +393,24 @@ class Database:
         if closer is not None:
             closer.cancel()
             await asyncio.wait([closer])
+        for replica in list(self._pools.replicas.values()):
+            await replica.close_async()
+
+    def pool_stats(self) -> dict[str, int]:
+        """
+        What this process's pools hold.
+
+        :returns: `open`, `idle`, `most` connections, and how many requests are `waiting` for one.
+        """
+        pools: list[Any] = [self._pools.pool, *self._pools.asynchronous.values()]
+        found = [pool.get_stats() for pool in pools if pool is not None]
+        names = {"open": "pool_size", "idle": "pool_available", "most": "pool_max", "waiting": "requests_waiting"}
+        return {name: sum(stats.get(key, 0) for stats in found) for name, key in names.items()}
 
     @contextmanager
     def unpooled(self) -> Iterator[psycopg.Connection[Row]]:
         """One autocommit connection of its own, also to a database without the extension: for creating things."""
-        with self._errors_wrapped():
+        with self._errors_wrapped(), self._noted_as_written():
             self._revive()
             with psycopg.connect(self.conninfo, autocommit=True, prepare_threshold=None, row_factory=dict_row) as fresh:
                 if self.tenant is not None and self.tenant != DEFAULT_TENANT:
@@ -358,7 +434,7 @@ class Database:
     def _checked_out(self, *, check: bool) -> Iterator[psycopg.Connection[Row]]:
         pool = self._opened()
         connection = self._taken(pool)
-        while check and not _is_alive(connection):
+        while check and not self._is_alive(connection):
             pool.putconn(connection)
             self._require_server()
             connection = self._taken(pool)
@@ -379,7 +455,7 @@ class Database:
     async def _checked_out_async(self, *, check: bool) -> AsyncIterator[psycopg.AsyncConnection[Row]]:
         pool = await self._opened_async()
         connection = await self._taken_async(pool)
-        while check and not await _is_alive_async(connection):
+        while check and not await self._is_alive_async(connection):
             await pool.putconn(connection)
             await asyncio.to_thread(self._require_server)
             connection = await self._taken_async(pool)
@@ -404,7 +480,7 @@ class Database:
             if pools.pool is None or not self._is_probed():
                 self._probe()
             if pools.pool is None:
-                pools.pool = ConnectionPool(**self._pool_arguments(), configure=_register_types, open=True)
+                pools.pool = ConnectionPool(**self._pool_arguments(), configure=self._prepare, open=True)
                 atexit.register(self.close)
             return pools.pool
 
@@ -414,9 +490,7 @@ class Database:
         if pool is None or not self._is_probed():
             await asyncio.to_thread(self._probe)
         if pool is None:
-            fresh: AsyncPool = AsyncConnectionPool(
-                **self._pool_arguments(), configure=_register_types_async, open=False
-            )
+            fresh: AsyncPool = AsyncConnectionPool(**self._pool_arguments(), configure=self._prepare_async, open=False)
             pool = self._pools.asynchronous.setdefault(loop, fresh)
             if pool is fresh:
                 self._pools.closers[loop] = loop.create_task(_closed_with_the_loop(fresh))
@@ -448,12 +522,18 @@ class Database:
             that, at once.
         """
         pools, now = self._pools, time.monotonic()
+        if self._is_given_up():
+            raise DatabaseUnavailableError(
+                f"A connection to {self.name} was expected, but the server does not answer.",
+                hint="Check that the server runs, and the network between.",
+            )
         if now < pools.there_until:
             return
         try:
-            self._probe(patience=0.0 if now < pools.away_until else RESTART_PATIENCE)
+            self._probe(patience=0.0 if now < pools.away_until else self._patience)
         except psycopg.OperationalError as exc:
-            pools.away_until = time.monotonic() + AWAY
+            if self._patience:
+                pools.away_until = time.monotonic() + AWAY
             raise wrapped(exc, name=self.name) from exc
         pools.there_until, pools.away_until = time.monotonic() + PROBE_AFTER, 0.0
 
@@ -468,7 +548,7 @@ class Database:
             try:
                 self._revive()
                 with psycopg.connect(self.conninfo, prepare_threshold=None) as connection:
-                    _register_types(connection)
+                    self._prepare(connection)
                     self._pools.takes_roles = takes_roles(connection)
                     if self.tenant is not None and not self._pools.takes_roles:
                         require_schema(connection, self.tenant)
@@ -482,6 +562,42 @@ class Database:
     def _revive(self) -> None:
         if self.server is not None:
             self.server.start()
+
+    def _is_given_up(self) -> bool:
+        """Whether nobody waits for this server: it is known to be silent, and there is another to ask."""
+        return self._pools.silent and not self._patience
+
+    def _prepare(self, connection: psycopg.Connection[Any]) -> None:
+        """What each new connection goes through."""
+        _register_types(connection)
+
+    async def _prepare_async(self, connection: psycopg.AsyncConnection[Any]) -> None:
+        """`_prepare`, for asyncio."""
+        await _register_types_async(connection)
+
+    def _is_alive(self, connection: psycopg.Connection[Any]) -> bool:
+        try:
+            with self._pools.running.noted(connection):
+                ConnectionPool.check_connection(connection)
+        except psycopg.Error:
+            return False
+        return True
+
+    async def _is_alive_async(self, connection: psycopg.AsyncConnection[Any]) -> bool:
+        try:
+            with self._pools.running.noted(connection):
+                await AsyncConnectionPool.check_connection(connection)
+        except psycopg.Error:
+            return False
+        return True
+
+    @contextmanager
+    def _noted_as_written(self) -> Iterator[None]:
+        """Whatever becomes of a transaction, also one whose COMMIT was cut: later reads want to see it."""
+        try:
+            yield
+        finally:
+            self._pools.written[self.tenant] += 1
 
     @contextmanager
     def _errors_wrapped(self) -> Iterator[None]:
@@ -622,26 +738,11 @@ def _length(value: Any) -> int:
     return sum(map(_length, value), 8 * len(value)) if isinstance(value, list) else 8
 
 
-def _is_alive(connection: psycopg.Connection[Any]) -> bool:
-    try:
-        ConnectionPool.check_connection(connection)
-    except psycopg.Error:
-        return False
-    return True
-
-
-async def _is_alive_async(connection: psycopg.AsyncConnection[Any]) -> bool:
-    try:
-        await AsyncConnectionPool.check_connection(connection)
-    except psycopg.Error:
-        return False
-    return True
-
-
 def _register_types(connection: psycopg.Connection[Any]) -> None:
     from pgvector.psycopg import register_vector
 
     try:
+        connection.execute(_WHERE_TYPES_ARE)
         register_vector(connection)
     except psycopg.ProgrammingError as exc:
         raise _extension_missing() from exc
@@ -652,6 +753,7 @@ async def _register_types_async(connection: psycopg.AsyncConnection[Any]) -> Non
     from pgvector.psycopg import register_vector_async
 
     try:
+        await connection.execute(_WHERE_TYPES_ARE)
         await register_vector_async(connection)
     except psycopg.ProgrammingError as exc:
         raise _extension_missing() from exc

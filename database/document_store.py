@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import psycopg
 from haystack import Document, default_to_dict
@@ -32,6 +32,9 @@ from database.search_plan import SearchPlan, explained, search_plan
 from database.search_queries import Searches
 from database.store_errors import store_error
 from database.tenancy import tenant_of
+
+if TYPE_CHECKING:
+    from database.reading import Reader
 
 VectorFunction = Literal["cosine_similarity", "inner_product", "l2_distance"]
 
@@ -176,9 +179,15 @@ class SynapseDocumentStore(MetadataMethods, PgvectorDocumentStore):  # type: ign
 
     def to_dict(self) -> dict[str, Any]:
         """Serialize the store; a connection string given as a token is refused."""
-        parameters = super().to_dict()["init_parameters"]
+        standby = self.read_connection_string
         return default_to_dict(
-            self, **parameters, home=self.home, return_embedding=self.return_embedding, ranking=self.ranking.to_dict()
+            self,
+            **super().to_dict()["init_parameters"],
+            home=self.home,
+            return_embedding=self.return_embedding,
+            ranking=self.ranking.to_dict(),
+            read_connection_string=standby.to_dict() if standby else None,
+            max_lag=self.max_lag,
         )
 
     @property
@@ -187,6 +196,12 @@ class SynapseDocumentStore(MetadataMethods, PgvectorDocumentStore):  # type: ign
         database = database_for(self.connection_string.resolve_value() or None, home=self.home)
         tenant = tenant_of(self.schema_name)
         return database if tenant is None else database.for_tenant(tenant)
+
+    @property
+    def reading(self) -> Database | Reader:
+        """What searches read from: the standby, or the database where there is none."""
+        standby = self.read_connection_string.resolve_value() if self.read_connection_string else None
+        return self.database.reading_from(standby, max_lag=self.max_lag).for_reading()
 
     def close(self) -> None:
         """Close the process's connections to this database; the next use opens them again."""
@@ -512,18 +527,20 @@ class SynapseDocumentStore(MetadataMethods, PgvectorDocumentStore):  # type: ign
 
     def _read(self, query: Query) -> list[dict[str, Any]]:
         with self._errors():
-            found = self.database.read_all(query.statements, query.params, settings=query.settings)
+            reading = self.reading
+            found = reading.read_all(query.statements, query.params, settings=query.settings)
             while instead := query.after(found):
                 query = instead
-                found = self.database.read_all(query.statements, query.params, settings=query.settings)
+                found = reading.read_all(query.statements, query.params, settings=query.settings)
             return found[0]
 
     async def _read_async(self, query: Query) -> list[dict[str, Any]]:
         with self._errors():
-            found = await self.database.read_all_async(query.statements, query.params, settings=query.settings)
+            reading = self.reading
+            found = await reading.read_all_async(query.statements, query.params, settings=query.settings)
             while instead := query.after(found):
                 query = instead
-                found = await self.database.read_all_async(query.statements, query.params, settings=query.settings)
+                found = await reading.read_all_async(query.statements, query.params, settings=query.settings)
             return found[0]
 
     def _write(self, query: Query) -> int:

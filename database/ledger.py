@@ -189,7 +189,7 @@ class Ledger:
 
     def excerpts(self, spans: Sequence[tuple[str, int, int]]) -> list[str | None]:
         """
-        Parts of converted texts, in the order given; `None` where a source has no text.
+        Parts of converted texts, in the order given; `None` where a source has no text. Read where searches read.
 
         :param spans: Source, and `[start, end)` in code points.
         """
@@ -198,7 +198,7 @@ class Ledger:
             starts=[start for _, start, _ in spans],
             lengths=[end - start for _, start, end in spans],
         )
-        return [row["excerpt"] for row in self.database.read(_SQL["excerpts"], parameters)]
+        return [row["excerpt"] for row in self.database.for_reading().read(_SQL["excerpts"], parameters)]
 
     def known_embeddings(self, ids: Sequence[str]) -> dict[str, Any]:
         """Embeddings, as float32 arrays, of those of these documents that stand already; by document id."""

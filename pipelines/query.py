@@ -133,15 +133,26 @@ def question_model(settings: Settings) -> EmbeddingModel:
 
 
 def document_store(settings: Settings, model: EmbeddingModel) -> SynapseDocumentStore:
-    """The store of a model's documents; it can be saved unless the connection string was given in code."""
+    """
+    The store of a model's documents, which reads from the standby where the settings name one.
+
+    It can be saved unless a connection string was given in code.
+    """
     if settings.database_url and not settings.from_environment:
         secret = Secret.from_token(settings.database_url)
     else:
         # Settings made in code without a URL mean the embedded server, whatever stands in the environment.
         names = ["DATABASE_URL"] if settings.from_environment else ["SYNAPSE_EMBEDDED_DATABASE_URL"]
         secret = Secret.from_env_var(names, strict=False)
+    standby = None
+    if settings.database_read_url and settings.from_environment:
+        standby = Secret.from_env_var("DATABASE_READ_URL", strict=False)
+    elif settings.database_read_url:
+        standby = Secret.from_token(settings.database_read_url)
     return SynapseDocumentStore(
         connection_string=secret,
+        read_connection_string=standby,
+        max_lag=settings.database_max_lag_seconds,
         schema_name=schema_of(settings.tenant),
         table_name=model.table_name,
         language=model.language,

@@ -62,7 +62,9 @@ class Service:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self.database: Database = database_for(settings.database_url, home=str(settings.home))
+        database = database_for(settings.database_url, home=str(settings.home))
+        lag = settings.database_max_lag_seconds
+        self.database: Database = database.reading_from(settings.database_read_url, max_lag=lag)
         self.accounts = Accounts(self.database)
         self.conversations = Conversations(self.database)
         self.conversing = Conversing(self.assistant, self.conversations, daily_tokens=settings.daily_tokens)

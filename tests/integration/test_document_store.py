@@ -52,11 +52,11 @@ def test_it_is_saved_and_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
     assert loaded.connection_string.resolve_value() == "host=somewhere"
 
 
-def test_its_arguments_are_the_parents_and_three_more() -> None:
+def test_its_arguments_are_the_parents_and_five_more() -> None:
     ours, theirs = (
         set(inspect.signature(c.__init__).parameters) for c in (SynapseDocumentStore, PgvectorDocumentStore)
     )
-    assert ours - theirs == {"home", "ranking", "return_embedding"}
+    assert ours - theirs == {"home", "ranking", "return_embedding", "read_connection_string", "max_lag"}
     assert not theirs - ours
 
 
