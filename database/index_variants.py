@@ -94,8 +94,8 @@ class SearchIndex:
         """What of a filter the index does not hold already, as a filter; `None` if that is nothing."""
         if self.filters is None or filters is None:
             return filters
-        held = set(map(_meaning, conjuncts(self.filters)))
-        left = [part for part in conjuncts(filters) if _meaning(part) not in held]
+        held = set(map(meaning, conjuncts(self.filters)))
+        left = [part for part in conjuncts(filters) if meaning(part) not in held]
         return {"operator": "AND", "conditions": left} if left else None
 
     def serves(self, filters: Filter | None, *, function: str) -> bool:
@@ -106,7 +106,7 @@ class SearchIndex:
             return True
         if self.filters is None or not filters:
             return False
-        return set(map(_meaning, conjuncts(self.filters))) <= set(map(_meaning, conjuncts(filters)))
+        return set(map(meaning, conjuncts(self.filters))) <= set(map(meaning, conjuncts(filters)))
 
     def probes(self, ef_search: int) -> int:
         """How many of an IVFFlat index's lists are searched: their square root, and more as `ef_search` is larger."""
@@ -211,7 +211,7 @@ def conjuncts(filters: Filter) -> list[Filter]:
     return [filters]
 
 
-def _meaning(filters: Filter) -> str:
+def meaning(filters: Filter) -> str:
     """The same for filters that become the same condition."""
     return repr(condition(filters))
 
