@@ -21,6 +21,7 @@ from commands import (
     search,
     serve,
     tenants,
+    status,
     usage,
     users,
 )
@@ -40,6 +41,7 @@ app.command()(serve.serve)
 app.command()(evaluate.evaluate)
 app.command()(recall.recall)
 app.command()(usage.usage)
+app.command()(status.status)
 app.add_typer(documents.app, name="documents")
 app.add_typer(models.app, name="models")
 app.add_typer(fields.app, name="fields")

@@ -27,12 +27,13 @@ SELECT c.oid AS relation,
    AND has_schema_privilege(n.oid, 'USAGE')
    AND has_table_privilege(c.oid, 'SELECT');
 
--- Bytes of each table, its indexes and what is out of line; rows as the planner estimates them, rows that wait for VACUUM.
+-- Bytes of each table, its indexes and what is out of line; rows as the planner estimates them, or before its first look as they
+-- were counted when they were written; and rows that wait for VACUUM.
 CREATE OR REPLACE VIEW synapse_table_sizes WITH (security_invoker = true) AS
 SELECT t.tenant,
        t.schema_name,
        t.table_name,
-       greatest(c.reltuples, 0)::bigint AS estimated_rows,
+       (CASE WHEN c.reltuples < 0 THEN coalesce(s.n_live_tup, 0) ELSE c.reltuples END)::bigint AS estimated_rows,
        coalesce(s.n_dead_tup, 0) AS dead_rows,
        pg_relation_size(t.relation) AS heap_bytes,
        pg_indexes_size(t.relation) AS index_bytes,
