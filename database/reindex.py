@@ -159,8 +159,21 @@ def leftovers(owner: Database, table_name: str) -> list[str]:
         return [one.name for one in _indexes(connection, _facts(connection, table_name)) if one.is_leftover]
 
 
+def search_index(connection: Connection[Any], table_name: str) -> tuple[dict[str, Any], Index | None, int]:
+    """
+    What a table's searches by embedding go along.
+
+    :returns: The table's facts, its index if it has one, and how many partitions the table has.
+    :raises SchemaError: If there is no such table.
+    """
+    facts = _facts(connection, table_name)
+    name = Wanted().name_for(table_name)
+    found = next((one for one in _indexes(connection, facts) if one.name == name and one.valid), None)
+    return facts, found, len(connection.execute(_SQL["partitions"], facts).fetchall())
+
+
 @dataclass(frozen=True, kw_only=True)
-class _Index(Definition):
+class Index(Definition):
     """An index that is there."""
 
     schema: str
@@ -230,11 +243,11 @@ class _Rebuild:
 
     watcher: Connection[Any]
 
-    def indexes(self) -> list[_Index]:
+    def indexes(self) -> list[Index]:
         """All indexes of the table, its partitions and its keyword tables."""
         return _indexes(self.connection, self.facts)
 
-    def named(self, name: str) -> _Index:
+    def named(self, name: str) -> Index:
         """
         The index of that name.
 
@@ -279,7 +292,7 @@ class _Rebuild:
             self.rebuild_as_it_is(one, memory=memory, workers=workers)
         return [one.name for one in mended]
 
-    def rebuild_as_it_is(self, found: _Index, *, memory: int | None, workers: int | None) -> Reindexed:
+    def rebuild_as_it_is(self, found: Index, *, memory: int | None, workers: int | None) -> Reindexed:
         """PostgreSQL's own way of rebuilding, which keeps constraints and statistics: for indexes that change in nothing."""
         granted = resources(self.connection, needed=2 * found.size + 2**26, memory=memory, workers=workers)
         self.require_room(found.size)
@@ -461,7 +474,7 @@ class _Rebuild:
             if not self.connection.closed and not self.connection.broken:
                 self.clear()
 
-    def done(self, name: str, before: _Index | None, *, rows: int | None, granted: Resources) -> Reindexed:
+    def done(self, name: str, before: Index | None, *, rows: int | None, granted: Resources) -> Reindexed:
         after = self.named(name)
         definition = self.one(
             "SELECT pg_get_indexdef(%(name)s::regclass) AS it", {"name": after.identifier.as_string()}
@@ -552,11 +565,11 @@ def _held(connection: Connection[Any], oid: int) -> bool:
     return False
 
 
-def _indexes(connection: Connection[Any], facts: dict[str, Any]) -> list[_Index]:
+def _indexes(connection: Connection[Any], facts: dict[str, Any]) -> list[Index]:
     rows = connection.execute(_SQL["our_indexes"], {"oid": facts["oid"], "name": facts["name"]}).fetchall()
     canonical = {f"{facts['name']}_hnsw_index", f"{facts['name']}_keywords_terms", f"{facts['name']}_terms_term"}
     return [
-        _Index(
+        Index(
             **vars(Definition.read(row)),
             schema=row["schema"],
             name=row["name"],
