@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,7 +26,7 @@ from database.models import active_model
 from database.schema import upgrade
 from database.tenancy import create_tenant
 from tests.integration.test_ledger import indexed, state
-from tests.tcp_server import TcpServer, drop_roles
+from tests.tcp_server import PROJECT, TcpServer, drop_roles
 
 TABLE = "documents_all_minilm_l6_v2"
 VIEWS = (
@@ -38,6 +39,7 @@ VIEWS = (
     "synapse_tables",
 )
 TENANTS = ("default", "watched")
+PAGE = (PROJECT / "docs" / "watching.md").read_text(encoding="utf-8")
 
 STATEMENTS = """
     CREATE TABLE pg_stat_statements (
@@ -67,10 +69,11 @@ def place(owner_conninfo: str) -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def application(place: str, session_database: Database) -> Iterator[Database]:
-    """The application's role, in no tenant."""
-    dbname = psycopg.conninfo.conninfo_to_dict(place)["dbname"]
-    database = Database(make_conninfo(session_database.conninfo, dbname=dbname))
+def application(place: str) -> Iterator[Database]:
+    """The application's role, in no tenant; on whatever server the tests run."""
+    with psycopg.connect(place) as connection:
+        connection.execute("ALTER ROLE synapse_app LOGIN PASSWORD 'watching'")
+    database = Database(make_conninfo(place, user="synapse_app", password="watching"))
     yield database
     database.close()
 
@@ -119,6 +122,22 @@ def test_views_run_as_who_asks(place: str) -> None:
             "SELECT relname, reloptions FROM pg_class WHERE relkind = 'v' AND starts_with(relname, 'synapse_')"
         ).fetchall()
     assert sorted(views) == [(name, ["security_invoker=true"]) for name in VIEWS]
+
+
+def test_the_page_has_every_column(place: str) -> None:
+    rows = re.findall(r"(?m)^\| `(synapse_\w+)` \| ([^|:]+)", PAGE)
+    documented = {view: re.findall(r"`(\w+)`", columns) for view, columns in rows}
+    with psycopg.connect(place) as connection:
+        described = {view: connection.execute(f"SELECT * FROM {view} LIMIT 0").description or () for view in VIEWS}
+    assert documented == {view: [column.name for column in columns] for view, columns in described.items()}
+
+
+def test_queries_on_the_page_run(filled: Database, place: str) -> None:
+    (queries,) = re.findall(r"(?ms)^```text\n(-- .*?)^```", PAGE)
+    with psycopg.connect(place) as connection:
+        results = [connection.execute(query).fetchall() for query in queries.split(";") if query.strip()]
+    assert len(results) == 3
+    assert all(results)
 
 
 @pytest.mark.parametrize("view", VIEWS)
