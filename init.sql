@@ -909,7 +909,6 @@ CREATE TABLE IF NOT EXISTS metadata_fields (
 DO $$
 DECLARE
     role_name text;
-    model record;
 BEGIN
     REVOKE ALL ON metadata_fields FROM PUBLIC;
     FOR role_name IN SELECT rolname FROM pg_roles WHERE rolname IN ('anon', 'authenticated') LOOP
@@ -918,10 +917,6 @@ BEGIN
     IF EXISTS (SELECT FROM pg_roles WHERE rolname = 'synapse_app') THEN
         GRANT SELECT ON metadata_fields TO synapse_app;
     END IF;
-    -- Tables of the version before get their keyword tables, filled.
-    FOR model IN SELECT * FROM embedding_models LOOP
-        PERFORM synapse_create_documents_table(model.table_name, model.dimension, model.vector_type, model.language);
-    END LOOP;
 END
 $$;
 
@@ -1205,12 +1200,13 @@ SELECT c.oid AS relation,
    AND has_schema_privilege(n.oid, 'USAGE')
    AND has_table_privilege(c.oid, 'SELECT');
 
--- Bytes of each table, its indexes and what is out of line; rows as the planner estimates them, rows that wait for VACUUM.
+-- Bytes of each table, its indexes and what is out of line; rows as the planner estimates them, or before its first look as they
+-- were counted when they were written; and rows that wait for VACUUM.
 CREATE OR REPLACE VIEW synapse_table_sizes WITH (security_invoker = true) AS
 SELECT t.tenant,
        t.schema_name,
        t.table_name,
-       greatest(c.reltuples, 0)::bigint AS estimated_rows,
+       (CASE WHEN c.reltuples < 0 THEN coalesce(s.n_live_tup, 0) ELSE c.reltuples END)::bigint AS estimated_rows,
        coalesce(s.n_dead_tup, 0) AS dead_rows,
        pg_relation_size(t.relation) AS heap_bytes,
        pg_indexes_size(t.relation) AS index_bytes,

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import psycopg
+from psycopg.sql import SQL, Identifier
 
 from database.connection import Database, parse_conninfo, wrapped
 from database.embedded import APPLICATION_ROLE
-from database.errors import DatabaseError, ExtensionMissingError, SchemaError
+from database.errors import DatabaseError, ExtensionMissingError, GuardError, SchemaError
+from database.online import Online, OnProgress, SchemaProgress, silent, turn, unfinished
+from database.schema_losses import losses, require_possible
 from database.sql import statements
 
 if TYPE_CHECKING:
@@ -59,41 +64,105 @@ def require_current(database: Database) -> None:
 def ensure_current(owner_conninfo: str) -> None:
     """Bring the embedded database to our version, and let the application role in; cheap where nothing is to do."""
     with psycopg.connect(owner_conninfo, autocommit=True) as connection:
-        current = current_version(connection) == SCHEMA_VERSION
+        current = current_version(connection) == SCHEMA_VERSION and unfinished(connection) is None
         if current and connection.execute(_SQL["may_log_in"], {"role": APPLICATION_ROLE}).fetchone():
             return
     if not current:
-        upgrade(owner_conninfo)
+        upgrade(
+            owner_conninfo, finish=True
+        )  # whoever shares an embedded server is on this machine, and of this version
     with psycopg.connect(owner_conninfo, autocommit=True) as connection:
         connection.execute(f"ALTER ROLE {APPLICATION_ROLE} LOGIN")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Upgrade:
-    """What `upgrade` did: the version before (`None`: nothing was there) and after."""
+class Change:
+    """
+    What `upgrade` or `downgrade` did: the version before (`None`: nothing was there) and after.
+
+    :param old_programs: Whether programs from before tenants are still let in; see `finish`.
+    :param lost: What went with the versions taken back, rows by what they were.
+    """
 
     before: str | None
     after: str
+    old_programs: bool = False
+    lost: dict[str, int] = field(default_factory=dict)
 
 
-def upgrade(owner_conninfo: str) -> Upgrade:
+def upgrade(owner_conninfo: str, *, finish: bool = False, on_progress: OnProgress = silent) -> Change:
     """
-    Bring a database to our version, in one transaction; safe to run at any time and by several at once.
+    Bring a database to our version, while programs go on reading and writing.
 
-    :param owner_conninfo: Connection string of the owner of the schema, in any form that libpq takes.
+    Several at once take turns. One that was interrupted is gone on with, and a downgrade that was interrupted is taken back. An
+    empty database gets all versions in one transaction.
+
+    :param owner_conninfo: Connection string of the owner of the schema, in any form that libpq takes; through no pooler that
+        gives each transaction another connection.
+    :param finish: Whether to shut out programs from before tenants at once, and drop what only they use.
+    :param on_progress: Called from this thread.
     :raises SchemaError: If the database is at a version that this program does not know.
     :raises ExtensionMissingError: If pgvector cannot be installed, or is too old.
     """
-    name = Database(owner_conninfo).name
-    try:
-        with psycopg.connect(owner_conninfo, autocommit=True, connect_timeout=10) as connection:
-            before = current_version(connection)
-            _require_extension(connection, name=name)
-    except psycopg.Error as exc:
-        raise wrapped(exc, name=name) from exc
-    if before != SCHEMA_VERSION:
-        _run_versions(owner_conninfo, name=name)
-    return Upgrade(before=before, after=SCHEMA_VERSION)
+    with _changing(owner_conninfo, on_progress=on_progress) as online:
+        before, connection = current_version(online.connection), online.connection
+        _require_extension(connection, name=online.name)
+        if before is None and not (connection.execute(_SQL["has_tables"]).fetchone() or {})["found"]:
+            _run_versions(owner_conninfo, "upgrade", "head", name=online.name)
+            return Change(before=None, after=SCHEMA_VERSION)
+        if before is not None and before not in _known_versions():
+            raise SchemaError(
+                f"The schema of {online.name} is at version {before}, which this program does not know; it knows up to "
+                f"{SCHEMA_VERSION}.",
+                hint="Update this program.",
+            )
+        interrupted = unfinished(connection)
+        if before != SCHEMA_VERSION or interrupted:
+            _upgrade_online(owner_conninfo, online, before=before, interrupted=interrupted)
+        if finish or before is None or not _has_data(online):
+            _shut_out_old_programs(online)
+        return Change(before=before, after=SCHEMA_VERSION, old_programs=lets_old_programs_in(connection))
+
+
+def downgrade(owner_conninfo: str, version: str, *, yes: bool = False, on_progress: OnProgress = silent) -> Change:
+    """
+    Take a database back to an earlier version, while programs go on reading and writing documents.
+
+    :param version: One of this program's, such as `0004`.
+    :param yes: Whether to lose what the earlier version has no place for.
+    :raises SchemaError: If there is no such version, or the database is not above it.
+    :raises GuardError: If something would be lost, and `yes` is not given; the message says what.
+    """
+    with _changing(owner_conninfo, on_progress=on_progress) as online:
+        connection = online.connection
+        before, interrupted = current_version(connection), unfinished(connection)
+        if interrupted and before is not None:  # the half-made version goes, too
+            before = max(before, interrupted["before"], interrupted["after"])
+        if version not in _known_versions() or before is None or before not in _known_versions() or version >= before:
+            raise SchemaError(
+                f"A version below that of {online.name} was expected, {before or 'which has none'}, but not {version}.",
+                hint=f"Versions are {', '.join(_known_versions())}.",
+            )
+        require_possible(connection, version, name=online.name)
+        lost = losses(connection, version)
+        if lost and not yes:
+            counted = ", ".join(f"{rows:,} {what}" for what, rows in lost.items())
+            raise GuardError(
+                f"Version {version} has no place for what is in {online.name}: {counted}.",
+                hint="Make a backup with `python synapse.py database backup`, then repeat with --yes.",
+            )
+        online.write_note(before=before, after=version)
+        if interrupted:
+            connection.execute(_SQL["set_version"], {"version": before})
+        _run_versions(owner_conninfo, "downgrade", version, name=online.name, online=online)
+        online.clear_note()
+        return Change(before=before, after=version, lost=lost)
+
+
+def lets_old_programs_in(connection: psycopg.Connection[Any]) -> bool:
+    """Whether programs from before tenants are still let in."""
+    row: Any = connection.execute(_SQL["lets_old_programs_in"]).fetchone()
+    return bool(row["found"] if isinstance(row, dict) else row[0])
 
 
 def grant_login(owner_conninfo: str, *, application_conninfo: str) -> bool:
@@ -121,44 +190,6 @@ def grant_login(owner_conninfo: str, *, application_conninfo: str) -> bool:
     return True
 
 
-@dataclass(frozen=True, kw_only=True)
-class Status:
-    """What a database is and holds; sizes in bytes."""
-
-    database: str
-    server_version: str
-    pgvector_version: str | None
-    schema_version: str | None
-    expected_schema_version: str
-    role: str
-    superuser: bool
-    size: int
-    tables: list[dict[str, Any]]
-    invalid_indexes: list[str]
-
-    def to_dict(self) -> dict[str, Any]:
-        """As one JSON object."""
-        return asdict(self)
-
-
-def status(database: Database) -> Status:
-    """
-    Look at a database without changing it; works on one without our schema or the extension, too.
-
-    :raises DatabaseUnavailableError: If there is no connection.
-    """
-    with database.unpooled() as connection:
-        facts = connection.execute(_SQL["server_facts"]).fetchone() or {}
-        return Status(
-            database=database.name,
-            schema_version=current_version(connection),
-            expected_schema_version=SCHEMA_VERSION,
-            tables=connection.execute(_SQL["our_tables"]).fetchall(),
-            invalid_indexes=[row["name"] for row in connection.execute(_SQL["invalid_indexes"]).fetchall()],
-            **facts,
-        )
-
-
 def _require_extension(connection: psycopg.Connection[Any], *, name: str) -> None:
     row = connection.execute(_SQL["available_extension"]).fetchone()
     wanted = ".".join(map(str, MINIMUM_PGVECTOR))
@@ -167,7 +198,7 @@ def _require_extension(connection: psycopg.Connection[Any], *, name: str) -> Non
             f"pgvector {wanted} or later was expected on the server of {name}, but it is not installed there.",
             hint="Install pgvector on the server, or use the image pgvector/pgvector:pg18.",
         )
-    found = row[0]
+    found = row["version"]
     if tuple(int(part) for part in found.split(".")[:3]) < MINIMUM_PGVECTOR:
         raise ExtensionMissingError(
             f"pgvector {wanted} or later was expected on the server of {name}, but it has {found}.",
@@ -175,7 +206,54 @@ def _require_extension(connection: psycopg.Connection[Any], *, name: str) -> Non
         )
 
 
-def _run_versions(owner_conninfo: str, *, name: str) -> None:
+@contextmanager
+def _changing(owner_conninfo: str, *, on_progress: OnProgress) -> Iterator[Online]:
+    name = Database(owner_conninfo).name
+    waiting = SchemaProgress(version=SCHEMA_VERSION, step="waiting for another upgrade of this database")
+    try:
+        with turn(owner_conninfo, waiting=lambda: on_progress(waiting)) as connection:
+            yield Online(connection, conninfo=owner_conninfo, name=name, on_progress=on_progress)
+    except psycopg.Error as exc:
+        raise wrapped(exc, name=name) from exc
+
+
+def _upgrade_online(
+    owner_conninfo: str, online: Online, *, before: str | None, interrupted: dict[str, str] | None
+) -> None:
+    if before is not None:
+        if interrupted and interrupted["after"] < interrupted["before"]:  # what a downgrade had begun to take back
+            before = max((version for version in _known_versions() if version < before), default=before)
+            online.connection.execute(_SQL["set_version"], {"version": before})
+        online.write_note(before=before, after=SCHEMA_VERSION)
+    _run_versions(owner_conninfo, "upgrade", "head", name=online.name, online=online)
+    online.clear_note()
+
+
+def _shut_out_old_programs(online: Online) -> None:
+    """Close the default tenant's tables to programs from before tenants, and drop the indexes that only they use."""
+    online.version = SCHEMA_VERSION
+    open_tables = online.connection.execute(_SQL["tables_of_old_programs"]).fetchall()
+    for model in online.models() if open_tables else ():
+        online.drop_index(f"{model['table_name']}_keyword_index")
+    for row in open_tables:
+        online.run(f"closing {row['name']}", _SQL["shut_out_old_programs"], row)
+
+
+def _has_data(online: Online) -> bool:
+    tables = ["sources", *(model["table_name"] for model in online.models())]
+    exists = SQL("SELECT EXISTS (SELECT FROM {}) AS found")
+    rows = [online.connection.execute(exists.format(Identifier("public", name))).fetchone() for name in tables]
+    return any(row and row["found"] for row in rows)
+
+
+def _known_versions() -> list[str]:
+    """All versions of this program, the first first."""
+    return sorted(path.name[:4] for path in (_VERSIONS / "versions").glob("[0-9]*.py"))
+
+
+def _run_versions(
+    owner_conninfo: str, direction: str, version: str, *, name: str, online: Online | None = None
+) -> None:
     from alembic import command
     from alembic.config import Config
     from alembic.util import CommandError
@@ -183,12 +261,16 @@ def _run_versions(owner_conninfo: str, *, name: str) -> None:
 
     config = Config()
     config.set_main_option("script_location", str(_VERSIONS).replace("%", "%%"))
+    config.attributes["online"] = online
     engine = _engine(owner_conninfo)
     try:
         with engine.connect() as connection:
+            if online is not None:  # each step is committed by itself
+                connection = connection.execution_options(isolation_level="AUTOCOMMIT")
             config.attributes["connection"] = connection
-            command.upgrade(config, "head")
-            connection.commit()
+            getattr(command, direction)(config, version)
+            if online is None:
+                connection.commit()
     except CommandError as exc:
         raise SchemaError(
             f"The schema of {name} is at a version that this program does not know: {exc}.",

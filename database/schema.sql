@@ -9,31 +9,23 @@ SELECT version_num FROM alembic_version
 -- The version of pgvector: the installed one, or else the one that would be.
 SELECT coalesce(installed_version, default_version) AS version FROM pg_available_extensions WHERE name = 'vector'
 
--- server_facts --
-SELECT current_setting('server_version') AS server_version,
-       (SELECT extversion FROM pg_extension WHERE extname = 'vector') AS pgvector_version,
-       current_user AS role,
-       (SELECT rolsuper FROM pg_roles WHERE rolname = current_user) AS superuser,
-       pg_database_size(current_database()) AS size
+-- has_tables --
+-- Whether anything of ours is there, or a plain store's table in the place of our first.
+SELECT to_regclass('public.embedding_models') IS NOT NULL OR to_regclass('public.documents_all_minilm_l6_v2') IS NOT NULL AS found
 
--- our_tables --
--- Rows are the planner's estimate; an exact count reads the whole table.
-SELECT c.relname AS name,
-       greatest(c.reltuples, 0)::bigint AS estimated_rows,
-       pg_total_relation_size(c.oid) AS size
-  FROM pg_class c
-  JOIN pg_namespace n ON n.oid = c.relnamespace
- WHERE c.relkind = 'r'
-   AND n.nspname = current_schema()
- ORDER BY c.relname
+-- set_version --
+UPDATE alembic_version SET version_num = %(version)s
 
--- invalid_indexes --
--- Left over from an index build that failed; the planner never uses them.
-SELECT c.relname AS name
-  FROM pg_index i
-  JOIN pg_class c ON c.oid = i.indexrelid
- WHERE NOT i.indisvalid
- ORDER BY c.relname
+-- lets_old_programs_in --
+SELECT EXISTS (SELECT FROM pg_class, aclexplode(relacl) AS given
+                WHERE oid = to_regclass('public.sources') AND given.grantee = to_regrole('synapse_app'))
+   AND to_regclass('public.tenants') IS NOT NULL AND to_regrole('synapse_tenant_default') IS NOT NULL AS found
+
+-- tables_of_old_programs --
+SELECT name FROM synapse_tables_of_old_programs() AS name
+
+-- shut_out_old_programs --
+SELECT synapse_shut_out_old_programs(%(name)s)
 
 -- may_log_in --
 SELECT rolname FROM pg_roles WHERE rolname = %(role)s AND rolcanlogin

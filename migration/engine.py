@@ -39,7 +39,7 @@ from database.migration_runs import (
 )
 from database.migration_target import Writer, has_rows, stored_rows, writer
 from database.models import active_model
-from database.schema import status
+from database.schema_status import status
 from database.tenancy import DEFAULT_TENANT, all_tenants, schema_of
 from migration.checking import BATCH, PartCheck, TableBefore
 from migration.conversion import Policy

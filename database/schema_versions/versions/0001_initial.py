@@ -7,7 +7,7 @@ Revises:
 
 from pathlib import Path
 
-from alembic import op
+from database.schema_versions import steps
 
 revision = "0001"
 down_revision = None
@@ -25,6 +25,4 @@ FILES = (
 
 
 def upgrade() -> None:
-    cursor = op.get_bind().connection.cursor()  # psycopg2's own, which leaves a lone % alone
-    for path in FILES:
-        cursor.execute(path.read_text(encoding="utf-8"))
+    steps.run(revision, FILES)

@@ -10,7 +10,6 @@ CREATE TABLE IF NOT EXISTS metadata_fields (
 DO $$
 DECLARE
     role_name text;
-    model record;
 BEGIN
     REVOKE ALL ON metadata_fields FROM PUBLIC;
     FOR role_name IN SELECT rolname FROM pg_roles WHERE rolname IN ('anon', 'authenticated') LOOP
@@ -19,9 +18,5 @@ BEGIN
     IF EXISTS (SELECT FROM pg_roles WHERE rolname = 'synapse_app') THEN
         GRANT SELECT ON metadata_fields TO synapse_app;
     END IF;
-    -- Tables of the version before get their keyword tables, filled.
-    FOR model IN SELECT * FROM embedding_models LOOP
-        PERFORM synapse_create_documents_table(model.table_name, model.dimension, model.vector_type, model.language);
-    END LOOP;
 END
 $$;

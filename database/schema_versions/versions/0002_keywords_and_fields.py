@@ -7,7 +7,7 @@ Revises: 0001
 
 from pathlib import Path
 
-from alembic import op
+from database.schema_versions import steps
 
 revision = "0002"
 down_revision = "0001"
@@ -25,6 +25,16 @@ FILES = (
 
 
 def upgrade() -> None:
-    cursor = op.get_bind().connection.cursor()  # psycopg2's own, which leaves a lone % alone
-    for path in FILES:
-        cursor.execute(path.read_text(encoding="utf-8"))
+    online = steps.run(revision, FILES)
+    if online is not None:
+        for model in online.models():
+            steps.add_keywords(online, model)
+
+
+def downgrade() -> None:
+    online = steps.required(revision)
+    for model in online.models():
+        steps.remove_keywords(online, model)
+    for index in steps.indexes_of_fields(online):
+        online.drop_index(index)
+    online.run("declared fields", "DROP TABLE IF EXISTS metadata_fields")

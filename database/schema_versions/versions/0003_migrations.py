@@ -7,7 +7,7 @@ Revises: 0002
 
 from pathlib import Path
 
-from alembic import op
+from database.schema_versions import steps
 
 revision = "0003"
 down_revision = "0002"
@@ -17,6 +17,10 @@ FILES = (Path(__file__).with_name("0003.sql"),)
 
 
 def upgrade() -> None:
-    cursor = op.get_bind().connection.cursor()  # psycopg2's own, which leaves a lone % alone
-    for path in FILES:
-        cursor.execute(path.read_text(encoding="utf-8"))
+    steps.run(revision, FILES)
+
+
+def downgrade() -> None:
+    steps.required(revision).run(
+        "tables of migrations", "DROP TABLE IF EXISTS migration_rows, migration_parts, migration_runs"
+    )

@@ -7,7 +7,7 @@ Revises: 0004
 
 from pathlib import Path
 
-from alembic import op
+from database.schema_versions import steps
 
 revision = "0005"
 down_revision = "0004"
@@ -17,6 +17,9 @@ FILES = (Path(__file__).with_name("0005.sql"),)
 
 
 def upgrade() -> None:
-    cursor = op.get_bind().connection.cursor()  # psycopg2's own, which leaves a lone % alone
-    for path in FILES:
-        cursor.execute(path.read_text(encoding="utf-8"))
+    steps.run(revision, FILES)
+
+
+def downgrade() -> None:
+    tables = "feedback, chat_messages, chat_sessions, usage_logs, api_keys, users"
+    steps.required(revision).run("tables of conversations", f"DROP TABLE IF EXISTS {tables}")

@@ -7,7 +7,7 @@ Revises: 0005
 
 from pathlib import Path
 
-from alembic import op
+from database.schema_versions import steps
 
 revision = "0006"
 down_revision = "0005"
@@ -23,8 +23,12 @@ FILES = (
 )
 """What this version runs, in order."""
 
+DOWN = Path(__file__).with_name("0006_down.sql")
+
 
 def upgrade() -> None:
-    cursor = op.get_bind().connection.cursor()  # psycopg2's own, which leaves a lone % alone
-    for path in FILES:
-        cursor.execute(path.read_text(encoding="utf-8"))
+    steps.run(revision, FILES)
+
+
+def downgrade() -> None:
+    steps.required(revision).run("certificates and views", DOWN.read_text(encoding="utf-8"))
