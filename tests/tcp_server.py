@@ -13,7 +13,7 @@ import psycopg
 from psycopg.conninfo import make_conninfo
 from psycopg.sql import SQL, Identifier
 
-from database.embedded import DATABASE, OWNER, EmbeddedServer
+from database.embedded import DATABASE, MAJOR, OWNER, EmbeddedServer
 
 PROJECT = Path(__file__).parents[1]
 OWNER_PASSWORD, APPLICATION_PASSWORD = "owner's pa$$word", "app:s3cret/@word"
@@ -24,15 +24,16 @@ class TcpServer(EmbeddedServer):
     The embedded server's binaries, as other servers run: password by SCRAM over TCP, no schema.
 
     :param home: Its folder; any user must be able to enter it.
+    :param major: PostgreSQL's major version.
     """
 
     host = "127.0.0.1"
 
-    def __init__(self, home: Path) -> None:
+    def __init__(self, home: Path, *, major: int = MAJOR) -> None:
         self.port = free_port()
         rules = home / "pg_hba.conf"
         settings = {"listen_addresses": self.host, "port": str(self.port), "hba_file": str(rules), "fsync": "off"}
-        super().__init__(home, settings=settings)
+        super().__init__(home, settings=settings, major=major)
         home.mkdir(mode=0o755)
         rules.write_text("local all all trust\nhost all all 127.0.0.1/32 scram-sha-256\n")
 

@@ -69,9 +69,13 @@ class Archive:
         self._entries = {number: text for number, text in entries if not _LEFT_OUT.match(text)}
         self.row_entries = [number for number, text in self._entries.items() if text.startswith(_ROWS)]
 
-    def before_rows(self) -> str:
-        """Types, functions, tables and views: everything before rows, without rights."""
-        return self._sql("pre-data", without=_RIGHTS)
+    def before_rows(self, *, again: bool = False) -> str:
+        """
+        Types, functions, tables and views: everything before rows, without rights.
+
+        :param again: Whether what has these names already, of a copy that did not end, is dropped first.
+        """
+        return self._sql("pre-data", without=_RIGHTS, options=["--clean", "--if-exists"] if again else [])
 
     def after_rows(self) -> list[Statement]:
         """Constraints, indexes, triggers and policies, in the archive's order."""
@@ -106,7 +110,9 @@ class Archive:
                 if process.wait() or statement is None:
                     raise failed("pg_restore", said)
 
-    def _sql(self, section: str | None, *, only: Sequence[str] = (), without: Sequence[str] = ()) -> str:
+    def _sql(
+        self, section: str | None, *, only: Sequence[str] = (), without: Sequence[str] = (), options: Sequence[str] = ()
+    ) -> str:
         chosen = [
             number
             for number, text in self._entries.items()
@@ -115,7 +121,7 @@ class Archive:
         with self._listed(chosen) as listed:
             command = [self._programs.path("pg_restore"), "--no-owner", "--use-list", listed, "--file", "-"]
             sections = ["--section", section] if section else []
-            text = output_of([*command, *sections, str(self.path)]).decode()
+            text = output_of([*command, *sections, *options, str(self.path)]).decode()
         return _LATER_SETTINGS.sub("", _META.sub("", text))
 
     @contextmanager

@@ -84,9 +84,7 @@ def fill(
     :returns: What was read back; the place stays unfinished until `publish`.
     """
     on_progress(Progress(step="making tables"))
-    prepare(place, manifest)
-    with place.connection() as connection:
-        connection.execute(archive.before_rows())
+    prepare(place, manifest, archive.before_rows(again=place.state == "unfinished"))
     with place.connection() as connection:
         views = [row["name"] for row in connection.execute(_VIEWS).fetchall()]
         close_to_others(connection, [*manifest.tables, "public.alembic_version", *views])

@@ -9,7 +9,7 @@ when it is whole. Until then its schema has the version `restoring`, which no pr
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -45,6 +45,7 @@ class Place:
     :param roles_made: Roles that the server had not.
     :param replaced: Whether a database that held something is gone.
     :param holder: The connection whose lock keeps others out.
+    :param idle: Connections that nobody works with just now.
     """
 
     conninfo: str
@@ -55,16 +56,32 @@ class Place:
     roles_made: list[str] = field(default_factory=list)
     replaced: bool = False
     holder: psycopg.Connection[Any] | None = None
+    idle: list[psycopg.Connection[Any]] = field(default_factory=list, repr=False)
 
     @contextmanager
     def connection(self) -> Iterator[psycopg.Connection[Any]]:
-        """A connection of its own, in autocommit mode, without time limits."""
-        with psycopg.connect(
-            self.conninfo, autocommit=True, prepare_threshold=None, client_encoding="UTF8", row_factory=dict_row
-        ) as connection:
-            for setting in ("statement_timeout", "idle_in_transaction_session_timeout"):
-                connection.execute("SELECT set_config(%s, '0', false)", (setting,))
+        """A connection in autocommit mode, without time limits; kept for the next who asks, unless it fails."""
+        connection = self.idle.pop() if self.idle else self.connected()
+        try:
             yield connection
+        except BaseException:
+            connection.close()
+            raise
+        self.idle.append(connection)
+
+    def close(self) -> None:
+        """Close the connections that are kept."""
+        while self.idle:
+            self.idle.pop().close()
+
+    def connected(self) -> psycopg.Connection[Any]:
+        """The same, new, and the caller's to close."""
+        connection = psycopg.connect(
+            self.conninfo, autocommit=True, prepare_threshold=None, client_encoding="UTF8", row_factory=dict_row
+        )
+        for setting in ("statement_timeout", "idle_in_transaction_session_timeout"):
+            connection.execute("SELECT set_config(%s, '0', false)", (setting,))
+        return connection
 
 
 @contextmanager
@@ -82,7 +99,7 @@ def opened(conninfo: str, manifest: Manifest, *, replace: bool = False) -> Itera
     database = Database(conninfo)
     place = Place(conninfo=database.conninfo, name=database.name)
     try:
-        with _held(place) as connection:
+        with closing(place), _held(place) as connection:
             place.state = examined(connection, manifest, name=database.name)
             if place.state in ("pristine", "unfinished"):
                 _clear(connection, manifest)
@@ -90,9 +107,10 @@ def opened(conninfo: str, manifest: Manifest, *, replace: bool = False) -> Itera
                 yield place
                 return
             require_replaceable(database.name, replace=replace)
+            _require_nobody_elses(connection, manifest, name=database.name)
             _begin_beside(place, connection)
         try:
-            with _held(place):
+            with closing(place), _held(place):
                 yield place
         finally:
             if not place.replaced:
@@ -146,17 +164,40 @@ def examined(connection: psycopg.Connection[Any], manifest: Manifest, *, name: s
     with connection.transaction():
         found = take_inventory(connection)
         ours = _ours(connection, found)
-        taken = {row["name"] for row in connection.execute(_SQL["clashes"], {"names": list(manifest.tables)})} - ours
-        if taken and found.schema_version != UNFINISHED:
-            raise GuardError(
-                f"Tables of the copy were expected to be new to {name}, but others have their names: {', '.join(sorted(taken))}.",
-                hint="Name another database with --to.",
-            )
-        if not ours and len(found.schemas) <= 1:
-            return "empty"
-        if found.schema_version == UNFINISHED:
-            return "unfinished"
-        return "occupied" if _has_contents(connection, found, ours) else "pristine"
+        state = _state(connection, found, ours)
+        if state in ("empty", "pristine"):
+            _require_no_clash(connection, manifest, ours, name=name)
+    return state
+
+
+def _state(connection: psycopg.Connection[Any], found: Inventory, ours: set[str]) -> str:
+    if not ours and len(found.schemas) <= 1:
+        return "empty"
+    if found.schema_version == UNFINISHED:
+        return "unfinished"
+    return "occupied" if _has_contents(connection, found, ours) else "pristine"
+
+
+def _require_no_clash(connection: psycopg.Connection[Any], manifest: Manifest, ours: set[str], *, name: str) -> None:
+    taken = {row["name"] for row in connection.execute(_SQL["clashes"], {"names": list(manifest.tables)})} - ours
+    if taken:
+        raise GuardError(
+            f"Tables of the copy were expected to be new to {name}, but others have their names: {', '.join(sorted(taken))}.",
+            hint="Name another database with --to.",
+        )
+
+
+def _require_nobody_elses(connection: psycopg.Connection[Any], manifest: Manifest, *, name: str) -> None:
+    """Check that replacing the whole database takes nothing away that is not ours and that the copy does not have."""
+    with connection.transaction():
+        ours = _ours(connection, take_inventory(connection)) | {*manifest.tables}
+        others = {row["name"] for row in connection.execute(_SQL["all_tables"])} - ours
+    if others:
+        raise GuardError(
+            f"Nothing but ours was expected in {name}, which is replaced as a whole, but there is also "
+            f"{', '.join(sorted(others)[:5])}{' …' if len(others) > 5 else ''}.",
+            hint="Name another database with --to.",
+        )
 
 
 def _ours(connection: psycopg.Connection[Any], found: Inventory) -> set[str]:
@@ -244,15 +285,19 @@ def _maintaining(conninfo: str) -> Iterator[psycopg.Connection[Any]]:
 # What a database needs before its tables, and after them
 
 
-def prepare(place: Place, manifest: Manifest) -> None:
-    """Extension, roles and the mark that the copy is not whole."""
-    with place.connection() as connection:
+def prepare(place: Place, manifest: Manifest, tables: str) -> None:
+    """
+    Extension, roles, tables, and the mark that the copy is not whole: all of it or nothing.
+
+    :param tables: SQL that makes whatever comes before rows; it changes its connection's settings.
+    """
+    with closing(place.connected()) as connection, connection.transaction():
         _make_extension(connection, manifest, name=place.name)
-        with connection.transaction():
-            make_roles(connection, manifest, place)
-            connection.execute("CREATE SCHEMA IF NOT EXISTS public")
-            connection.execute(_SQL["mark_unfinished"])
-            connection.execute("INSERT INTO public.alembic_version VALUES (%s)", (UNFINISHED,))
+        make_roles(connection, manifest, place)
+        connection.execute("CREATE SCHEMA IF NOT EXISTS public")
+        connection.execute(_SQL["mark_unfinished"])
+        connection.execute("INSERT INTO public.alembic_version VALUES (%s)", (UNFINISHED,))
+        connection.execute(tables)  # type: ignore[call-overload]
 
 
 def _make_extension(connection: psycopg.Connection[Any], manifest: Manifest, *, name: str) -> None:
@@ -264,7 +309,13 @@ def _make_extension(connection: psycopg.Connection[Any], manifest: Manifest, *, 
     if wanted not in ("public", "pg_catalog"):
         connection.execute(SQL("CREATE SCHEMA IF NOT EXISTS {}").format(Identifier(wanted)))
     if found is None:
-        connection.execute(SQL("CREATE EXTENSION vector SCHEMA {}").format(Identifier(wanted)))
+        try:
+            connection.execute(SQL("CREATE EXTENSION vector SCHEMA {}").format(Identifier(wanted)))
+        except psycopg.errors.InsufficientPrivilege as exc:
+            raise ExtensionMissingError(
+                f"The extension vector was expected in the database for {name}, and this role may not install it.",
+                hint="Let an administrator make an empty database with it, and name that with --to.",
+            ) from exc
         return
     try:
         connection.execute(SQL("ALTER EXTENSION vector SET SCHEMA {}").format(Identifier(wanted)))
@@ -329,6 +380,7 @@ def publish(place: Place, manifest: Manifest) -> None:
         connection.execute(_SQL["set_version"], {"version": manifest.schema_version})
     if place.final is None:
         return
+    place.close()
     if place.holder is not None:
         place.holder.close()
     fresh = str(parse_conninfo(place.conninfo)["dbname"])

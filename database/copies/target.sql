@@ -42,6 +42,17 @@ SELECT n.nspname || '.' || c.relname AS name
  WHERE n.nspname || '.' || c.relname = ANY(%(names)s)
  ORDER BY 1
 
+-- all_tables --
+-- Whatever holds rows, extensions' own tables excepted.
+SELECT n.nspname || '.' || c.relname AS name
+  FROM pg_class c
+  JOIN pg_namespace n ON n.oid = c.relnamespace
+ WHERE c.relkind IN ('r', 'p', 'm')
+   AND NOT c.relispartition
+   AND n.nspname NOT IN ('pg_catalog', 'information_schema')
+   AND n.nspname !~ '^pg_(toast|temp)'
+   AND NOT EXISTS (SELECT FROM pg_depend WHERE objid = c.oid AND classid = 'pg_class'::regclass AND deptype = 'e')
+
 -- mark_unfinished --
 -- Until the copy is whole and compared, no program works with it and no upgrade touches it.
 CREATE TABLE public.alembic_version (version_num character varying(32) NOT NULL)
