@@ -88,7 +88,10 @@ def _lines(seen: Observation) -> Iterator[tuple[str, Text]]:
         yield "standby", _replica(replica)
     for one in seen.certificates:
         found = f"{one['recall']:.2%} of the nearest {one['top_k']}, at least {one['lower']:.2%}"
-        yield "recall", Text(f"{found}; {_ago(seen.at, one['measured_at'])}  ").append(harmless(one["table"]), style="dim")
+        yield (
+            "recall",
+            Text(f"{found}; {_ago(seen.at, one['measured_at'])}  ").append(harmless(one["table"]), style="dim"),
+        )
     if not seen.certificates:
         yield "recall", Text("not measured: run `python synapse.py recall`", style="dim")
 
@@ -118,12 +121,13 @@ def _build(row: Row) -> Text:
 
 
 def _replica(row: Row) -> Text:
-    text = Text(
-        f"{harmless(row['name'] or 'unnamed')}: {row['state'] or 'only members of pg_read_all_stats see how far'}"
-    )
-    if row["bytes_behind"] is not None:
-        late = f", {duration(row['seconds_behind'])}" if row["seconds_behind"] else ""
-        text.append(f", {size(max(0, row['bytes_behind']))} behind{late}")
+    text = Text(f"{harmless(row['name'] or 'unnamed')}: {row['state']}")
+    if row["bytes"] is not None:
+        text.append(f", {size(row['bytes'])} behind")
+    if row["seconds"]:
+        text.append(f", {duration(row['seconds'])}")
+    if row["trouble"]:
+        text.append(f"; not read from: {harmless(row['trouble'])}", style="yellow")
     return text
 
 

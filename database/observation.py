@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from database.replicas import lag
 from database.sql import statements
 from database.tenancy import DEFAULT_TENANT
 
@@ -29,7 +30,7 @@ _OF_A_TENANT = (
     "statements",
     "certificates",
 )
-_OF_THE_SERVER = ("connections", "builds", "replicas")
+_OF_THE_SERVER = ("connections", "builds")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +53,7 @@ class Observation:
     :param certificates: The last certificate of recall of each table.
     :param connections: To this database, by state.
     :param builds: Indexes that are being built.
-    :param replicas: Standbys that the server feeds.
+    :param replicas: How far standbys are behind; see `database.replicas.Lag`.
     """
 
     at: datetime
@@ -92,7 +93,18 @@ def observe(database: Database, *, owner: Database | None = None, days: int = 7)
     parameters = {"tenant": tenant, "days": days, "most": MOST}
     with database.connection() as connection:
         rows: dict[str, Any] = {name: connection.execute(_SQL[name], parameters).fetchall() for name in _OF_A_TENANT}
-    with (owner or database).without_tenant().connection() as connection:
+    looker = (owner or database).without_tenant()
+    with looker.connection() as connection:
         rows |= {name: connection.execute(_SQL[name]).fetchall() for name in _OF_THE_SERVER}
     rows |= {name: rows[name][0] for name in ("server", "connections")}
-    return Observation(at=datetime.now(UTC), database=database.name, tenant=tenant, days=days, **rows)
+    behind = lag(looker)
+    if looker.replica is None and database.replica is not None:
+        behind += [one for one in lag(database) if one.seen_by == "standby"]
+    return Observation(
+        at=datetime.now(UTC),
+        database=database.name,
+        tenant=tenant,
+        days=days,
+        replicas=[one.to_dict() for one in behind],
+        **rows,
+    )

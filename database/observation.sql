@@ -116,14 +116,3 @@ SELECT p.index_relid::regclass::text AS index,
   LEFT JOIN pg_stat_activity a USING (pid)
  WHERE p.datname = current_database()
  ORDER BY a.query_start
-
--- replicas --
--- Standbys that this server feeds; how far each is, only for members of pg_read_all_stats.
-SELECT application_name AS name,
-       state,
-       sync_state,
-       pg_wal_lsn_diff(CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_lsn() END, replay_lsn)::bigint
-           AS bytes_behind,
-       extract(epoch FROM replay_lag)::double precision AS seconds_behind
-  FROM pg_stat_replication
- ORDER BY application_name, pid

@@ -7,6 +7,7 @@ there. The key is one of the service's own tenant: what all tenants do together 
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 
 from prometheus_client import CONTENT_TYPE_LATEST
@@ -31,6 +32,7 @@ def scrape_route(service: Service) -> Route:
         if identity is None or identity.tenant != service.settings.tenant:
             raise Refusal(403, "Metrics are shown to keys of the service's own tenant alone.")
         jobs = sum(map(len, list(service.uploads._turns.values())))
-        return Response(exposition(service.database, upload_jobs=jobs), media_type=CONTENT_TYPE_LATEST)
+        text = await asyncio.to_thread(exposition, service.database, upload_jobs=jobs)
+        return Response(text, media_type=CONTENT_TYPE_LATEST)
 
     return Route("/metrics", metrics)

@@ -9,14 +9,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
-from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+
+from database.replicas import lag
+from database.schema import SCHEMA_VERSION
 
 if TYPE_CHECKING:
     from components.answers import Answer
     from database.connection import Database
+    from database.reading import Replica
     from pipelines.answering import Found
     from pipelines.conversing import Reply
 
@@ -99,7 +103,7 @@ async def observed(parts: AsyncIterator[str | Reply]) -> AsyncIterator[str | Rep
 
 def exposition(database: Database, *, upload_jobs: int) -> bytes:
     """
-    Everything, as Prometheus reads it.
+    Everything, as Prometheus reads it. Blocks where there is a standby, which is asked how far it is.
 
     :param database: Whose pools are in use.
     :param upload_jobs: Uploads that are not indexed yet.
@@ -127,22 +131,29 @@ class _Now:
         self._database = database
         self._upload_jobs = upload_jobs
 
-    def collect(self) -> Iterator[GaugeMetricFamily]:
+    def collect(self) -> Iterator[GaugeMetricFamily | CounterMetricFamily]:
         pool = GaugeMetricFamily("synapse_pool_connections", "The pools' connections to PostgreSQL.", labels=["state"])
-        for state, number in pool_use(self._database).items():
+        for state, number in self._database.pool_stats().items():
             pool.add_metric([state], number)
         yield pool
         yield GaugeMetricFamily("synapse_upload_jobs", "Uploads that are not indexed yet.", value=self._upload_jobs)
+        schema = GaugeMetricFamily(
+            "synapse_schema_info", "The schema's version that is worked with.", labels=["version"]
+        )
+        schema.add_metric([SCHEMA_VERSION], 1)
+        yield schema
+        if self._database.replica is not None:
+            yield from self._of_the_standby(self._database.replica)
 
-
-def pool_use(database: Database) -> dict[str, int]:
-    """
-    What the pools of a database hold.
-
-    :returns: `open`, `idle`, `most` connections, and how many requests are `waiting` for one.
-    """
-    kept = database._pools
-    pools: list[Any] = [kept.pool, *kept.asynchronous.values()]
-    found = [pool.get_stats() for pool in pools if pool is not None]
-    names = {"open": "pool_size", "idle": "pool_available", "most": "pool_max", "waiting": "requests_waiting"}
-    return {name: sum(stats.get(key, 0) for stats in found) for name, key in names.items()}
+    def _of_the_standby(self, replica: Replica) -> Iterator[GaugeMetricFamily | CounterMetricFamily]:
+        reads = CounterMetricFamily(
+            "synapse_reads", "Searches, by which server answered and why.", labels=["server", "why"]
+        )
+        for (server, why), number in list(replica.reads.items()):
+            reads.add_metric([server, why], number)
+        yield reads
+        behind = GaugeMetricFamily("synapse_standby_lag_seconds", "Age of the newest commit that the standby has.")
+        for one in lag(self._database):
+            if one.seen_by == "standby" and one.seconds is not None:
+                behind.add_metric([], one.seconds)
+        yield behind

@@ -90,4 +90,4 @@ async def test_they_are_shown_to_keys_of_the_services_own_tenant_alone() -> None
     labels = {
         label for family in text_string_to_metric_families(shown.text) for s in family.samples for label in s.labels
     }
-    assert labels == {"method", "route", "status", "stage", "outcome", "direction", "state", "le"}
+    assert labels == {"method", "route", "status", "stage", "outcome", "direction", "state", "le", "version"}

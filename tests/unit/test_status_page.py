@@ -61,8 +61,8 @@ SEEN = Observation(
         {"index": None, "table": None, "phase": None, "done": None, "total": None, "seconds": None},
     ],
     replicas=[
-        {"name": "standby1", "state": "streaming", "sync_state": "async", "bytes_behind": 2048, "seconds_behind": 3.0},
-        {"name": "hidden", "state": None, "sync_state": None, "bytes_behind": None, "seconds_behind": None},
+        {"name": "standby1", "seen_by": "primary", "state": "streaming", "bytes": 2048, "seconds": 3.0, "trouble": None},
+        {"name": "db2:5432/synapse", "seen_by": "standby", "state": "paused", "bytes": None, "seconds": None, "trouble": "old"},
     ],
 )  # fmt: skip
 
@@ -83,7 +83,7 @@ def drawn(seen: Observation, *, width: int) -> str:
         "building     fresh: loading tuples, 25%, about 3 min left",
         "building     an index of another role's",
         "standby      standby1: streaming, 2 KB behind, 3 s",
-        "standby      hidden: only members of pg_read_all_stats see how far",
+        "standby      db2:5432/synapse: paused; not read from: old",
         f"recall       99.61% of the nearest 10, at least 99.12%; 5 h ago  {NAME}",
         "2026-05-04      1,500          20  3,000,000  400,000  1.2 s  9.9 s   60.0 s",
         "2026-05-04 12:00  60.0 s  ask        none",
