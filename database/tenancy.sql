@@ -33,7 +33,14 @@ WITH me AS (
             OR (n.nspname = 'public' OR starts_with(n.nspname, 'tenant_'))
                AND c.relname IN ('sources', 'source_texts', 'source_chunks', 'metadata_fields'))
 )
-SELECT format('role %s is a superuser', rolname) AS what, format('ALTER ROLE %I NOSUPERUSER', rolname) AS cure FROM me WHERE rolsuper
+SELECT format('programs from before tenants are let in as %s', rolname) AS what,
+       'python synapse.py database upgrade --finish' AS cure
+  FROM me
+ WHERE NOT rolsuper AND EXISTS (SELECT FROM pg_class, aclexplode(relacl) AS given
+                                 WHERE pg_class.oid = to_regclass('public.sources') AND given.grantee = me.oid)
+   AND NOT EXISTS (SELECT FROM pg_class WHERE oid = to_regclass('public.sources') AND relowner = me.oid)
+ UNION ALL
+SELECT format('role %s is a superuser', rolname), format('ALTER ROLE %I NOSUPERUSER', rolname) FROM me WHERE rolsuper
  UNION ALL
 SELECT format('role %s has BYPASSRLS', rolname), format('ALTER ROLE %I NOBYPASSRLS', rolname) FROM me WHERE rolbypassrls
  UNION ALL
