@@ -1,7 +1,8 @@
 """
 The PostgreSQL of the tests: one server for the run, without fsync; tables are emptied between tests.
 
-`SYNAPSE_TEST_DSN`, the owner's connection string of an empty database, makes them run against another server.
+`SYNAPSE_TEST_DSN`, the owner's connection string of an empty database, makes them run against another server, and
+`SYNAPSE_TEST_APPLICATION_DSN` makes them connect to it as `synapse_app`, such as through a pooler.
 """
 
 from __future__ import annotations
@@ -55,14 +56,17 @@ def owner_conninfo(server: EmbeddedServer | None) -> str:
     """The owner's connection string of a database with our schema."""
     if server is not None:
         return server.conninfo(owner=True)
-    schema.upgrade(os.environ["SYNAPSE_TEST_DSN"])
-    return os.environ["SYNAPSE_TEST_DSN"]
+    elsewhere = os.environ["SYNAPSE_TEST_DSN"]
+    schema.upgrade(elsewhere)
+    schema.grant_login(elsewhere, application_conninfo=os.environ.get("SYNAPSE_TEST_APPLICATION_DSN", ""))
+    return elsewhere
 
 
 @pytest.fixture(scope="session")
 def session_database(server: EmbeddedServer | None, owner_conninfo: str) -> Iterator[Database]:
     """The database of this run, as the application role, in the tenant default; for tests use `database`, which comes empty."""
-    database = Database(server.conninfo() if server else owner_conninfo, server=server).for_tenant(DEFAULT_TENANT)
+    elsewhere = os.environ.get("SYNAPSE_TEST_APPLICATION_DSN", owner_conninfo)
+    database = Database(server.conninfo() if server else elsewhere, server=server).for_tenant(DEFAULT_TENANT)
     yield database
     database.close()
 

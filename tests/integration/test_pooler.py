@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import os
-import pwd
-import shutil
 import subprocess
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -16,7 +13,8 @@ import psycopg
 import pytest
 
 from database.connection import Database
-from tests.tcp_server import APPLICATION_PASSWORD, PROJECT, TcpServer, drop_roles, free_port, psql
+from tests.support import pgbouncer
+from tests.tcp_server import APPLICATION_PASSWORD, PROJECT, TcpServer, drop_roles, psql
 
 pytestmark = pytest.mark.system
 
@@ -30,22 +28,12 @@ OBSERVED = """
       FROM (SELECT id FROM documents_all_minilm_l6_v2 ORDER BY embedding <=> %(query)b LIMIT 1) AS nearest"""
 
 
-def program(name: str) -> str:
-    """A program that a system package brings; where it is required, its absence is a failure."""
-    found = shutil.which(name, path=f"{os.environ['PATH']}{os.pathsep}/usr/sbin")
-    if found is None:
-        if os.environ.get("SYNAPSE_REQUIRE_SYSTEM"):
-            pytest.fail(f"{name} is required but not installed")
-        pytest.skip(f"{name} is not installed")
-    return found
-
-
 @pytest.fixture(scope="module")
 def schema_made_by_psql(tcp_server: TcpServer) -> Iterator[None]:
     """A database with our schema, made by the system's psql, and two documents in it."""
     with psycopg.connect(tcp_server.tcp(dbname="postgres"), autocommit=True) as server:
         server.execute(f"CREATE DATABASE {DATABASE}")
-        done = psql(tcp_server.tcp(dbname=DATABASE), "-f", "init.sql", program=program("psql"))
+        done = psql(tcp_server.tcp(dbname=DATABASE), "-f", "init.sql", program=pgbouncer.program("psql"))
         assert done.returncode == 0, done.stderr
         environment = tcp_server.socket_environment(DATABASE) | {"SYNAPSE_APP_PASSWORD": APPLICATION_PASSWORD}
         subprocess.run([PROJECT / "deploy" / "application_login.sh"], env=environment, check=True)
@@ -62,45 +50,12 @@ def schema_made_by_psql(tcp_server: TcpServer) -> Iterator[None]:
 @pytest.fixture
 def pooled(tcp_server: TcpServer, schema_made_by_psql: None, short_folder: Path) -> Iterator[Database]:
     """The database, through PgBouncer in transaction mode with few server connections."""
+    application = tcp_server.tcp(user="synapse_app", password=APPLICATION_PASSWORD, dbname=DATABASE)
     folder = short_folder / f"pgbouncer-{os.urandom(4).hex()}"
-    folder.mkdir()
-    port = free_port()
-    users = folder / "users.txt"
-    users.write_text(f'"synapse_app" "{APPLICATION_PASSWORD}"\n')
-    settings = folder / "pgbouncer.ini"
-    settings.write_text(
-        f"[databases]\n{DATABASE} = host={tcp_server.host} port={tcp_server.port}\n"
-        f"[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\nunix_socket_dir =\n"
-        f"auth_type = scram-sha-256\nauth_file = {users}\npool_mode = transaction\n"
-        f"default_pool_size = {SERVER_CONNECTIONS}\nmax_client_conn = 100\nlogfile = {folder / 'log'}\n"
-    )
-    command = [program("pgbouncer"), str(settings)]
-    if os.geteuid() == 0:  # it refuses to run as root
-        nobody = pwd.getpwnam("nobody")
-        for path in (folder, users, settings):
-            os.chown(path, nobody.pw_uid, nobody.pw_gid)
-        command += ["-u", "nobody"]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    database = Database(
-        tcp_server.tcp(user="synapse_app", password=APPLICATION_PASSWORD, dbname=DATABASE, port=port)
-    ).for_tenant("default")
-    wait_for(database)
-    yield database
-    database.close()
-    process.terminate()
-    process.wait()
-
-
-def wait_for(database: Database) -> None:
-    deadline = time.monotonic() + 20
-    while True:
-        try:
-            psycopg.connect(database.conninfo).close()
-            return
-        except psycopg.OperationalError:
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(0.1)
+    with pgbouncer.pooled(application, folder, server_connections=SERVER_CONNECTIONS) as through:
+        database = Database(through).for_tenant("default")
+        yield database
+        database.close()
 
 
 def read_many(database: Database, thread: int) -> set[int]:

@@ -344,12 +344,12 @@ def test_an_owner_whom_policies_bind_loads_and_declares(owner_conninfo: str, emp
     role = f"managed_{os.urandom(4).hex()}"
     with psycopg.connect(empty_conninfo, autocommit=True) as admin:
         admin.execute("CREATE EXTENSION vector")
-        admin.execute(f"CREATE ROLE {role} LOGIN CREATEROLE")
+        admin.execute(f"CREATE ROLE {role} LOGIN CREATEROLE PASSWORD 'managed'")
         admin.execute(f"ALTER DATABASE {dbname} OWNER TO {role}")
         admin.execute(f"ALTER SCHEMA public OWNER TO {role}")
         for name in ("synapse_tenant", "synapse_tenant_default", "synapse_app"):  # made by another owner on this server
             admin.execute(f"GRANT {name} TO {role} WITH ADMIN TRUE, INHERIT {name == 'synapse_tenant_default'}")
-    managed = Database(make_conninfo(owner_conninfo, dbname=dbname, user=role))
+    managed = Database(make_conninfo(owner_conninfo, dbname=dbname, user=role, password="managed"))
     try:
         upgrade(managed.conninfo)
         name = f"m_{os.urandom(4).hex()}"
