@@ -18,7 +18,8 @@ SELECT nspname AS name FROM pg_namespace WHERE nspname = 'public' OR nspname ~ '
 -- With the columns that are copied, and for each the function that gives a value's bytes: types whose bytes hold numbers of this
 -- database's catalog, or that have none, are taken as text.
 SELECT n.nspname AS schema, c.relname AS name, c.oid,
-       (SELECT coalesce(sum(pg_table_size(p.relid)), 0)::bigint FROM pg_partition_tree(c.oid) p WHERE p.isleaf) AS size,
+       CASE c.relkind WHEN 'p' THEN (SELECT sum(pg_table_size(p.relid))::bigint FROM pg_partition_tree(c.oid) p WHERE p.isleaf)
+                      ELSE pg_table_size(c.oid) END AS size,
        row_security_active(c.oid) AS bound,
        EXISTS (SELECT FROM pg_policy WHERE polrelid = c.oid AND polname = 'synapse_tenant_rows') AS shared,
        EXISTS (SELECT FROM pg_policy p, unnest(p.polroles) r(role)

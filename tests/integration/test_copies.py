@@ -80,6 +80,7 @@ def test_a_backup_says_what_it_holds(source: str, backup: Backup) -> None:
     assert manifest.tables[f"tenant_copied_1.{TABLE}"].rows == 60
     assert manifest.tables["public.users"].rows == 6
     assert len(manifest.tables[f"public.{TABLE}"].checksum) == 32
+    assert manifest.sizes[f"public.{TABLE}"] > 60 * 384 * 4
     assert set(manifest.roles) >= {"synapse_app", "synapse_tenant", "synapse_tenant_default", "synapse_tenant_copied_0"}
     assert {
         "role": "synapse_tenant_copied_0",
