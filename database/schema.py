@@ -136,8 +136,13 @@ def downgrade(owner_conninfo: str, version: str, *, yes: bool = False, on_progre
     with _changing(owner_conninfo, on_progress=on_progress) as online:
         connection = online.connection
         before, interrupted = current_version(connection), unfinished(connection)
-        if interrupted and before is not None:  # the half-made version goes, too
-            before = max(before, interrupted["before"], interrupted["after"])
+        if interrupted and before is not None and interrupted["before"] < interrupted["after"]:
+            before = min(
+                (known for known in _known_versions() if known > before), default=before
+            )  # is half there, and goes, too
+        if interrupted and version == before:  # all but the end was done
+            online.clear_note()
+            return Change(before=before, after=version)
         if version not in _known_versions() or before is None or before not in _known_versions() or version >= before:
             raise SchemaError(
                 f"A version below that of {online.name} was expected, {before or 'which has none'}, but not {version}.",
