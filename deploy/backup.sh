@@ -15,7 +15,7 @@ if [ "${1:-}" = check ]; then
 fi
 
 # A shell waits for its foreground child before it takes a signal; for a background one it does not.
-trap 'kill "$child" 2>/dev/null; wait "$child"; exit 0' TERM INT
+trap 'kill "$child" 2>/dev/null; wait "$child" || :; exit 0' TERM INT
 while :; do
     python synapse.py database backup "$folder" --keep "${BACKUP_KEEP:-7}" &
     child=$!

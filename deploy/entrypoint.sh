@@ -1,8 +1,8 @@
 #!/bin/sh
 # The image's door: `docker run synapse COMMAND` is `python synapse.py COMMAND`.
 set -eu
-case "${1:---help}" in
-    *--help) ;;
+case " $* " in
+    "  " | *" --help "*) ;;
     *)
         if [ -z "${DATABASE_URL:-}${DATABASE_URL_FILE:-}" ]; then
             echo "DATABASE_URL or DATABASE_URL_FILE was expected, but neither is set: this image has no database of its own." \
