@@ -59,6 +59,9 @@ POOL_SIZE = 16
 CONNECT_TIMEOUT = 10
 """Seconds until a connection attempt is given up."""
 
+KNOCK_TIMEOUT = 2
+"""The same for who has another server to ask; libpq takes nothing shorter."""
+
 LARGE = 100_000
 """Bytes of a statement and its parameters above which no pipeline is used; a socket's buffer has about 200 KB."""
 
@@ -179,6 +182,7 @@ class _Pools:
         self.silent = False  # somebody looked, and nothing answers: who has another server to ask does not wait
         self.running = RunningReads()
         self.written: Counter[str | None] = Counter()  # transactions that may have written, by tenant
+        self.wrote_at = float("-inf")  # when the last of them succeeded
         self.replicas: dict[tuple[str, float], Replica] = {}
 
 
@@ -446,7 +450,7 @@ class Database:
 
     def _taken(self, pool: ConnectionPool[psycopg.Connection[Row]]) -> psycopg.Connection[Row]:
         try:
-            return pool.getconn(timeout=PROBE_AFTER)
+            return pool.getconn(timeout=self._probe_after)
         except PoolTimeout:
             self._require_server()
             return pool.getconn(timeout=CONNECT_TIMEOUT)
@@ -467,7 +471,7 @@ class Database:
 
     async def _taken_async(self, pool: AsyncPool) -> psycopg.AsyncConnection[Row]:
         try:
-            return await pool.getconn(timeout=PROBE_AFTER)
+            return await pool.getconn(timeout=self._probe_after)
         except PoolTimeout:
             await asyncio.to_thread(self._require_server)
             return await pool.getconn(timeout=CONNECT_TIMEOUT)
@@ -523,11 +527,8 @@ class Database:
         """
         pools, now = self._pools, time.monotonic()
         if self._is_given_up():
-            raise DatabaseUnavailableError(
-                f"A connection to {self.name} was expected, but the server does not answer.",
-                hint="Check that the server runs, and the network between.",
-            )
-        if now < pools.there_until:
+            raise self.silence()
+        if now < pools.there_until and self._patience:
             return
         try:
             self._probe(patience=0.0 if now < pools.away_until else self._patience)
@@ -547,7 +548,8 @@ class Database:
         while True:
             try:
                 self._revive()
-                with psycopg.connect(self.conninfo, prepare_threshold=None) as connection:
+                limit: dict[str, Any] = {} if self._patience else {"connect_timeout": KNOCK_TIMEOUT}
+                with psycopg.connect(self.conninfo, prepare_threshold=None, **limit) as connection:
                     self._prepare(connection)
                     self._pools.takes_roles = takes_roles(connection)
                     if self.tenant is not None and not self._pools.takes_roles:
@@ -562,6 +564,17 @@ class Database:
     def _revive(self) -> None:
         if self.server is not None:
             self.server.start()
+
+    @property
+    def _probe_after(self) -> float:
+        return PROBE_AFTER if self._patience else PROBE_AFTER / 10
+
+    def silence(self) -> DatabaseUnavailableError:
+        """What is raised where the server is known not to answer."""
+        return DatabaseUnavailableError(
+            f"A connection to {self.name} was expected, but the server does not answer.",
+            hint="Check that the server runs, and the network between.",
+        )
 
     def _is_given_up(self) -> bool:
         """Whether nobody waits for this server: it is known to be silent, and there is another to ask."""
@@ -596,6 +609,7 @@ class Database:
         """Whatever becomes of a transaction, also one whose COMMIT was cut: later reads want to see it."""
         try:
             yield
+            self._pools.wrote_at = time.monotonic()
         finally:
             self._pools.written[self.tenant] += 1
 

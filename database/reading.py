@@ -29,12 +29,10 @@ from psycopg_pool import PoolTimeout
 from database.connection import Database, Row, Statement
 from database.errors import ConfigurationError, DatabaseError, DatabaseUnavailableError
 from database.sql import statements
-from database.standby import Side, Standby, Watch
+from database.standby import NOT_SEEN_YET, Side, Standby, Watch
 
-BEHIND = 0.5
-"""Seconds for which a standby that was behind is not asked again, at most: each time would be in vain."""
-
-NOT_SEEN_YET = "Nobody has looked for it yet."
+BEHIND = (0.01, 0.5)
+"""Seconds for which a standby that was behind is not asked again, as it would be in vain: at first, and at most."""
 
 _SQL = statements(Path(__file__).with_suffix(".sql"))
 
@@ -70,7 +68,7 @@ class Replica:
         self._positions: deque[tuple[float, int]] = deque()
         self._written: dict[str | None, tuple[tuple[int, int], int]] = {}
         self._asking_until = 0.0
-        self._behind_until = 0.0
+        self._behind_until, self._behind_for = 0.0, BEHIND[0]
         self._cluster: int | None = None
 
     @property
@@ -105,10 +103,9 @@ class Replica:
             except DatabaseError as exc:
                 why = self._failed(exc)
             else:
-                if _has_replayed(position[0], needed):
+                if self._has_replayed(position[0], needed):
                     return self._counted("standby", why, rows)
                 why = "behind"
-                self._behind_until = time.monotonic() + min(BEHIND, self.max_lag / 4)
         if not self.primary.is_away:
             try:
                 written, began = _written(primary), time.monotonic()
@@ -151,6 +148,15 @@ class Replica:
                 self._asking_until = now + self.max_lag / 4  # one asks, and the others go on with what is known
                 return None, "position"
             return max(own, self._positions[0][1]), "fresh"
+
+    def _has_replayed(self, row: Row, needed: int) -> bool:
+        """Whether the standby has everything up to a position; one that is no standby any more has."""
+        if not row["in_recovery"] or (row["position"] or 0) >= needed:
+            self._behind_for = BEHIND[0]
+            return True
+        self._behind_until = time.monotonic() + self._behind_for
+        self._behind_for = min(2 * self._behind_for, BEHIND[1])
+        return False
 
     def _note(self, tenant: str | None, written: tuple[int, int], began: float, row: Row) -> None:
         """Keep the position that the primary had after so many writes, at a time."""
@@ -297,8 +303,3 @@ def _written(primary: Database) -> tuple[int, int]:
     """How many transactions of this process may have written what is read: the tenant's, and those of no tenant."""
     written = primary._pools.written
     return written[primary.tenant], written[None]
-
-
-def _has_replayed(row: Row, needed: int) -> bool:
-    """Whether a server has everything up to a position; one that is no standby any more has."""
-    return not row["in_recovery"] or (row["position"] or 0) >= needed

@@ -19,7 +19,7 @@ import psycopg
 from psycopg.conninfo import make_conninfo
 from psycopg.rows import dict_row
 
-from database.connection import Database, Row, parse_conninfo
+from database.connection import KNOCK_TIMEOUT, Database, Row, parse_conninfo
 from database.errors import SynapseError
 from database.running_reads import Address
 from database.sql import statements
@@ -27,14 +27,13 @@ from database.sql import statements
 CONNECT_TIMEOUT = 3
 """Seconds until a connection attempt to the standby is given up: there is another server to ask."""
 
-KNOCK_TIMEOUT = 2
-"""The same for an attempt that only asks whether a server is there; libpq takes nothing shorter."""
-
 OVERDUE = 1.0
 """Seconds that a read may take before somebody looks whether its server is still there; if it is, the read goes on."""
 
 TICK = 0.25
 """Seconds between two looks at the reads, while there are any."""
+
+NOT_SEEN_YET = "Nobody has looked for it yet."
 
 LOOK_EVERY = 1.0
 """Seconds between two looks for a server that is away."""
@@ -56,6 +55,10 @@ class Standby(Database):
         super().__init__(make_conninfo(**(parameters | parse_conninfo(conninfo))))
         self._check = check
         self._attempts, self._patience = 2, 0.0
+
+    def _pool_arguments(self) -> dict[str, Any]:
+        # No attempt pauses and tries again: when the server is back, the next read connects at once.
+        return {**super()._pool_arguments(), "reconnect_timeout": 0.1}
 
     def _prepare(self, connection: psycopg.Connection[Any]) -> None:
         super()._prepare(connection)
@@ -84,23 +87,25 @@ class Side:
     def __init__(self, database: Database, *, trouble: str | None = None) -> None:
         self.database = database
         self.trouble = trouble
-        self.looked_at = float("-inf")
+        self.looked_at = self._left_at = float("-inf")
 
     @property
     def is_away(self) -> bool:
-        """Whether it is not asked."""
+        """Whether it is not asked. One that took a write meanwhile is back, whoever may have noticed."""
+        if self.trouble is not None and self.database._pools.wrote_at > self._left_at:
+            self.come_back()
         return self.trouble is not None
 
     def leave(self, exc: SynapseError) -> None:
         """Ask it no more, until somebody has seen it."""
-        if self.trouble != exc.message:
+        if self.trouble in (None, NOT_SEEN_YET):
             log.warning("not read from: %s", exc.message)
-        self.trouble = exc.message
+        self.trouble, self._left_at = exc.message, time.monotonic()
         self.database._pools.silent = True
 
     def come_back(self) -> None:
         """Ask it again."""
-        if self.is_away:
+        if self.trouble is not None:
             log.info("read from: %s", self.database.name)
         self.database._pools.silent = False
         self.trouble = None
@@ -136,11 +141,14 @@ class Side:
         return True
 
     def give_up_silent_reads(self) -> None:
-        """End the reads whose server does not answer any more, and ask it no more where no other host of this side does."""
+        """End the reads whose server does not answer any more, and ask this side no more where none of its hosts does."""
         running = self.database._pools.running
         for address in running.overdue(OVERDUE):
             if not self.answers_at(address):
-                self.look()
+                if "," in str(parse_conninfo(self.database.conninfo).get("host")):
+                    self.look()
+                else:
+                    self.leave(self.database.silence())
                 log.warning("%s:%s fell silent: %d reads go elsewhere", *address, running.cut(address))
 
 

@@ -40,6 +40,12 @@ class Primary(TcpServer):
         """Start it again."""
         self._start()
 
+    def confirm_on_standby(self) -> None:
+        """Acknowledge a commit only when a standby has it, too: nothing acknowledged is lost with the primary."""
+        with psycopg.connect(self.tcp(), autocommit=True) as connection:
+            connection.execute("ALTER SYSTEM SET synchronous_standby_names = '*'")
+            connection.execute("SELECT pg_reload_conf()")
+
 
 class StandbyServer(EmbeddedServer):
     """
@@ -56,6 +62,7 @@ class StandbyServer(EmbeddedServer):
         self.port = free_port()
         settings = {"listen_addresses": self.host, "port": str(self.port), "wal_receiver_timeout": "5s"}
         settings |= {"hba_file": str(primary.home / "pg_hba.conf"), "wal_retrieve_retry_interval": "500ms"}
+        settings["max_standby_streaming_delay"] = "100ms"  # longer queries than that meet recovery conflicts
         super().__init__(home, settings=SMALL | settings)
         home.mkdir(mode=0o755)
         self._data.mkdir(mode=0o700)
@@ -87,8 +94,11 @@ class StandbyServer(EmbeddedServer):
     def execute(self, statement: str) -> list[tuple[Any, ...]]:
         """Run a statement there as the owner."""
         with psycopg.connect(self.tcp(), autocommit=True) as connection:
-            cursor = connection.execute(statement)
-            return cursor.fetchall() if cursor.description else []
+            while True:
+                try:
+                    return connection.execute(statement).fetchall()
+                except psycopg.errors.SerializationFailure:  # what the catalog's rows were replaced by is replayed now
+                    time.sleep(0.05)
 
 
 class Pair:
