@@ -150,5 +150,5 @@ def test_postgresql_starts_with_its_settings(short_folder: Path) -> None:
         server.stop()
     assert refused == []
     given = {line.split(" = ")[0] for line in path.read_text().splitlines() if " = " in line and line[0] != "#"}
-    assert {name for name, _ in rows} == given
+    assert {name.lower() for name, _ in rows} == given
     assert shared == "1GB"
