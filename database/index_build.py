@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as NotYetError
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import psycopg
+from psycopg.sql import Composed
 
 from database.sql import statements
 
@@ -26,6 +28,8 @@ BUILD_EF_CONSTRUCTION = 96
 """Candidates per element while an HNSW index is built, at least: in memory that is cheap, and recall is better for good."""
 
 POLL_SECONDS = 0.5
+LOCK_TIMEOUT = "200ms"
+LOCK_ATTEMPTS = 100
 
 _CONTAINER = Path("/sys/fs/cgroup")
 _CONNECTIONS = re.compile(r"\bm\s*=\s*'?(\d+)")
@@ -168,6 +172,32 @@ def watched(connection: psycopg.Connection[Any], work: Callable[[], None], *, lo
                 connection.cancel_safe(timeout=10)
             raise
     working.result()
+
+
+def briefly(
+    connection: psycopg.Connection[Any], statements_: Sequence[Composed], *, waiting: Callable[[], None] | None = None
+) -> bool:
+    """
+    Run statements in one transaction that gives up soon when it must wait for a lock, and try again.
+
+    Who comes behind somebody that waits for a lock waits, too: so nobody waits for longer than `LOCK_TIMEOUT`.
+
+    :param waiting: Called after each attempt that failed.
+    :returns: Whether the locks were to be had.
+    """
+    for _ in range(LOCK_ATTEMPTS):
+        try:
+            with connection.transaction():
+                connection.execute("SELECT set_config('lock_timeout', %s, true)", [LOCK_TIMEOUT])
+                for statement in statements_:
+                    connection.execute(statement)
+        except psycopg.errors.LockNotAvailable:
+            if waiting is not None:
+                waiting()
+            time.sleep(POLL_SECONDS)
+        else:
+            return True
+    return False
 
 
 def better_built(definition: str) -> tuple[str, int | None]:

@@ -1,9 +1,11 @@
 -- rows --
 -- The planner's count, which costs nothing; a table that was never analysed has none.
-SELECT CASE WHEN reltuples > 0 THEN reltuples::bigint ELSE -1 END AS rows,
-       pg_relation_size(oid) / current_setting('block_size')::bigint AS pages
+SELECT CASE WHEN min(reltuples) >= 0 AND sum(reltuples) > 0 THEN sum(reltuples)::bigint ELSE -1 END AS rows
   FROM pg_class
- WHERE oid = to_regclass(%(table)s)
+ WHERE oid IN (SELECT relid FROM pg_partition_tree(to_regclass(%(table)s)) WHERE isleaf
+                UNION
+               SELECT to_regclass(%(table)s) WHERE NOT EXISTS (SELECT FROM pg_partition_tree(to_regclass(%(table)s))))
+HAVING count(*) > 0
 
 -- count --
 SELECT count(*) AS rows FROM {table}

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from threading import Event, Thread
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, LiteralString
 
 from psycopg.sql import SQL, Composed, Identifier, Literal
 
@@ -22,6 +22,7 @@ from database.errors import DatabaseError, GuardError, InvalidInputError
 from database.field_names import join_keys, split_name
 from database.filter_values import is_storable_text
 from database.filters import field_value, indexed_expression
+from database.index_build import briefly
 from database.sql import statements
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ SAMPLED_PAGES = 150
 MAX_FIELDS = 5000
 
 _SQL = statements(Path(__file__).with_suffix(".sql"))
+_PARTITIONS = statements(Path(__file__).with_name("index_build.sql"))["partitions"]
 Progress = Callable[[str, int, int], None]
 """Called with what PostgreSQL is doing, and how many blocks are done and to be done."""
 
@@ -138,9 +140,9 @@ def declare_field(
         known = {field.name: field for field in declared_fields(owner, table_name)}.get(name)
         if not _is_valid(connection, index_name):
             _drop_index(connection, index_name)
-            _build(owner, connection, index_name, _creation(table_name, index_name, name, type_), progress)
+            _build(owner, connection, table_name, index_name, _expression(name, type_), progress)
         if known is None or known.index_name != index_name or not known.indexed:
-            connection.execute(_statistics(index_name))
+            _set_statistics(connection, index_name)
             connection.execute(SQL("ANALYZE {}").format(Identifier(table_name)))
             field = {"table_name": table_name, "name": name, "type": type_, "index_name": index_name}
             connection.execute(_SQL["remember_field"], field)
@@ -180,8 +182,9 @@ def declare_as(connection: Connection[Any], *, source: str, target: str) -> list
     rows = connection.execute(_SQL["declared_fields"], {"table_name": source}).fetchall()
     for row in rows:
         index_name = index_name_for(target, row["name"], row["type"])
-        connection.execute(_creation(target, index_name, row["name"], row["type"], concurrently=False))
-        connection.execute(_statistics(index_name))
+        expression = _expression(row["name"], row["type"])
+        connection.execute(_creation("CREATE INDEX {} ON {}", index_name, Identifier(target), expression))
+        _set_statistics(connection, index_name)
         field = {"table_name": target, "name": row["name"], "type": row["type"], "index_name": index_name}
         connection.execute(_SQL["remember_field"], field)
     return [row["name"] for row in rows]
@@ -212,18 +215,23 @@ def index_name_for(table_name: str, name: str, type_: str) -> str:
     return f"{table_name.encode()[:46].decode(errors='ignore')}_field_{digest}"
 
 
-def _creation(table_name: str, index_name: str, name: str, type_: str, *, concurrently: bool = True) -> Composed:
+def _expression(name: str, type_: str) -> Composed:
+    """What a field's index is on. Its keys stand there as literals, quoted by libpq: CREATE INDEX takes no parameters."""
     keys = split_name(name)
     expression = indexed_expression(type_, f"(meta{' -> {}::text' * len(keys)})")
-    statement = f"CREATE INDEX {'CONCURRENTLY' if concurrently else ''} {{}} ON {{}} (({expression}))"
-    # Parameters are not possible in CREATE INDEX: the keys stand in it as literals, quoted by libpq.
-    return SQL(statement).format(  # type: ignore[arg-type]
-        Identifier(index_name), Identifier(table_name), *map(Literal, keys)
-    )
+    return SQL(expression).format(*map(Literal, keys))  # type: ignore[arg-type]
 
 
-def _statistics(index_name: str) -> Composed:
-    return SQL("ALTER INDEX {} ALTER COLUMN 1 SET STATISTICS {}").format(Identifier(index_name), Literal(STATISTICS))
+def _creation(start: LiteralString, index_name: str, table: Identifier, expression: Composed) -> Composed:
+    return SQL(start + " (({}))").format(Identifier(index_name), table, expression)
+
+
+def _set_statistics(connection: Connection[Any], index_name: str) -> None:
+    """On a partitioned table each part of the index has its own."""
+    parts = connection.execute(_SQL["partition_indexes"], {"index_name": index_name}).fetchall()
+    for name in [row["name"] for row in parts] or [Identifier(index_name).as_string()]:
+        statement = SQL("ALTER INDEX {} ALTER COLUMN 1 SET STATISTICS {}").format(SQL(name), Literal(STATISTICS))
+        connection.execute(statement)
 
 
 def _is_valid(connection: Connection[Any], index_name: str) -> bool:
@@ -232,7 +240,24 @@ def _is_valid(connection: Connection[Any], index_name: str) -> bool:
 
 
 def _drop_index(connection: Connection[Any], index_name: str) -> None:
-    connection.execute(SQL("DROP INDEX CONCURRENTLY IF EXISTS {}").format(Identifier(index_name)))
+    """Without a lock that anybody waits for, or, as PostgreSQL drops one of a partitioned table, with one that is had at once."""
+    if _is_partitioned(connection, index_name):
+        _briefly(connection, SQL("DROP INDEX IF EXISTS {}").format(Identifier(index_name)))
+    else:
+        connection.execute(SQL("DROP INDEX CONCURRENTLY IF EXISTS {}").format(Identifier(index_name)))
+
+
+def _briefly(connection: Connection[Any], statement: Composed) -> None:
+    if not briefly(connection, [statement]):
+        raise DatabaseError(
+            "A lock on the documents table was expected soon, but other transactions hold it.",
+            hint="Run it again when they have ended.",
+        )
+
+
+def _is_partitioned(connection: Connection[Any], name: str) -> bool:
+    row = connection.execute(_SQL["is_partitioned"], {"name": name}).fetchone()
+    return bool(row and row["yes"])
 
 
 @contextmanager
@@ -256,14 +281,19 @@ def _turn(owner: Database, table_name: str) -> Iterator[Connection[Any]]:
 
 
 def _build(
-    owner: Database, connection: Connection[Any], index_name: str, creation: Composed, progress: Progress | None
+    owner: Database,
+    connection: Connection[Any],
+    table_name: str,
+    index_name: str,
+    expression: Composed,
+    progress: Progress | None,
 ) -> None:
     done, pid = Event(), connection.info.backend_pid
     watcher = Thread(target=_watch, args=(owner, pid, progress, done), daemon=True) if progress else None
     if watcher:
         watcher.start()
     try:
-        connection.execute(creation)
+        _build_concurrently(connection, table_name, index_name, expression)
     except BaseException:  # interrupted, too: what is left of the index costs every write, and serves nobody
         if not connection.closed and not connection.broken:
             _drop_index(connection, index_name)
@@ -272,6 +302,21 @@ def _build(
         done.set()
         if watcher:
             watcher.join()
+
+
+def _build_concurrently(connection: Connection[Any], table_name: str, index_name: str, expression: Composed) -> None:
+    """On a partitioned table part by part, and each is attached."""
+    table = Identifier(table_name)
+    if not _is_partitioned(connection, table_name):
+        connection.execute(_creation("CREATE INDEX CONCURRENTLY {} ON {}", index_name, table, expression))
+        return
+    _briefly(connection, _creation("CREATE INDEX {} ON ONLY {}", index_name, table, expression))
+    for part in connection.execute(_PARTITIONS, {"table": table.as_string()}).fetchall():
+        made = SQL(part["index"])
+        place = SQL(f"{part['schema']}.{part['name']}")
+        connection.execute(SQL("CREATE INDEX CONCURRENTLY {} ON {} (({}))").format(made, place, expression))
+        attach = SQL("ALTER INDEX {} ATTACH PARTITION {}").format(Identifier(index_name), made)
+        _briefly(connection, attach)
 
 
 def _watch(owner: Database, pid: int, progress: Progress, done: Event) -> None:

@@ -27,7 +27,8 @@ SELECT keys,
 WITH RECURSIVE entries AS (
     SELECT ARRAY[key] AS keys, value
       FROM {table} TABLESAMPLE SYSTEM (least(100, 100.0 * %(pages)s / greatest(1,
-               pg_relation_size({table_name}::regclass) / current_setting('block_size')::int))),
+               (SELECT coalesce(sum(pg_relation_size(relid)), pg_relation_size({table_name}::regclass))
+                  FROM pg_partition_tree({table_name}::regclass)) / current_setting('block_size')::int))),
            jsonb_each(CASE jsonb_typeof(meta) WHEN 'object' THEN meta END) AS entries (key, value)
      UNION ALL
     SELECT keys || key, inner_ones.value
@@ -49,6 +50,13 @@ SELECT name, type, index_name, declared_at, coalesce(indisvalid, false) AS index
   LEFT JOIN pg_index ON indexrelid = to_regclass(quote_ident(index_name))
  WHERE table_name = %(table_name)s
  ORDER BY name
+
+-- partition_indexes --
+-- The parts of an index on a partitioned table; none of another.
+SELECT relid::regclass::text AS name FROM pg_partition_tree(to_regclass(quote_ident(%(index_name)s))) WHERE isleaf AND level > 0
+
+-- is_partitioned --
+SELECT relkind IN ('p', 'I') AS yes FROM pg_class WHERE oid = to_regclass(quote_ident(%(name)s))
 
 -- index_is_valid --
 -- No row where there is no such index.

@@ -25,7 +25,7 @@ from psycopg.sql import SQL, Composed, Identifier, Literal
 
 from database.errors import DatabaseError, GuardError, InvalidInputError, SchemaError
 from database.filters import condition
-from database.index_build import Resources, is_local, resources, watched
+from database.index_build import LOCK_TIMEOUT, Resources, briefly, is_local, resources, watched
 from database.index_definition import Definition, Wanted
 from database.index_variants import KNOWN_FOR, NEW, OLD, comment_for
 from database.sql import statements
@@ -37,12 +37,6 @@ if TYPE_CHECKING:
 
 _SQL = statements(Path(__file__).with_suffix(".sql"))
 _BUILD_SETTINGS = statements(Path(__file__).with_name("index_build.sql"))["build_settings"]
-
-LOCK_TIMEOUT = "200ms"
-"""How long a change of names may wait for its locks: who comes behind it waits as long."""
-
-ATTEMPTS = 100
-"""How often that is tried, with half a second between."""
 
 LOADING_NOTE = "synapse bulk load "
 
@@ -426,17 +420,9 @@ class _Rebuild:
 
         :raises DatabaseError: If the locks were not to be had; the message names who has been at work for long.
         """
-        for _ in range(ATTEMPTS):
-            try:
-                with self.connection.transaction():
-                    self.connection.execute("SELECT set_config('lock_timeout', %s, true)", [LOCK_TIMEOUT])
-                    for statement in statements_:
-                        self.connection.execute(statement)
-            except psycopg.errors.LockNotAvailable:
-                self.report(BuildProgress(index=name, phase=phase, waits_for=self.oldest()))
-                time.sleep(0.5)
-            else:
-                return
+        step = BuildProgress(index=name, phase=phase)
+        if briefly(self.connection, statements_, waiting=lambda: self.report(replace(step, waits_for=self.oldest()))):
+            return
         others = ", ".join(f"process {one.pid} since {one.since}" for one in self.oldest()) or "none that is open now"
         raise DatabaseError(
             f"Locks on {self.facts['name']} were expected within {LOCK_TIMEOUT}, but other transactions hold them: {others}.",

@@ -13,10 +13,12 @@ from haystack.testing import document_store_async as async_suite
 from haystack.utils import Secret
 
 from database.document_store import SynapseDocumentStore
+from tests.support.partitions import PARTITIONS, partitioned
 
 
-@pytest.fixture(scope="module")
-def made_store(owner_conninfo: str) -> Iterator[SynapseDocumentStore]:
+@pytest.fixture(scope="module", params=PARTITIONS)
+def made_store(owner_conninfo: str, request: pytest.FixtureRequest) -> Iterator[SynapseDocumentStore]:
+    partitioned(owner_conninfo, "haystack_suites", dimension=768, partitions=request.param)
     store = SynapseDocumentStore(
         connection_string=Secret.from_token(owner_conninfo), table_name="haystack_suites", embedding_dimension=768
     )

@@ -22,6 +22,7 @@ from database.document_queries import Query
 from database.document_store import SynapseDocumentStore
 from database.embedded import EmbeddedServer
 from database.errors import InvalidInputError
+from tests.support.partitions import PARTITIONS, partitioned
 
 DIMENSION, DOCUMENTS = 32, 3000
 WORDS = ["river", "mountain", "engine", "protein", "contract", "treaty", "violin", "harvest", "glacier", "ledger"]
@@ -34,8 +35,9 @@ def vectors() -> np.ndarray:
     return made / np.linalg.norm(made, axis=1, keepdims=True)
 
 
-@pytest.fixture(scope="module")
-def store(owner_conninfo: str, vectors: np.ndarray) -> Iterator[SynapseDocumentStore]:
+@pytest.fixture(scope="module", params=PARTITIONS)
+def store(owner_conninfo: str, vectors: np.ndarray, request: pytest.FixtureRequest) -> Iterator[SynapseDocumentStore]:
+    partitioned(owner_conninfo, "searched", dimension=DIMENSION, partitions=request.param)
     store = SynapseDocumentStore(
         connection_string=Secret.from_token(owner_conninfo), table_name="searched", embedding_dimension=DIMENSION
     )
@@ -73,13 +75,23 @@ def plan(conninfo: str, query: Query) -> str:
         )
 
 
+def goes_along_the_index(found: str) -> bool:
+    """Of a partitioned table, each part has an index."""
+    return all(
+        f"Index Scan using {name}" in found
+        for name in (
+            [f"searched_p{n}_embedding_idx" for n in range(4)] if "searched_p0" in found else ["searched_hnsw_index"]
+        )
+    )
+
+
 def test_a_hundred_are_found_through_the_index(
     store: SynapseDocumentStore, vectors: np.ndarray, owner_conninfo: str
 ) -> None:
     query = vectors[5].tolist()
     store.dense_search(query)  # now it knows which indexes there are
     statement = store._searches.nearest(query, filters=None, top_k=100, vector_function=None, with_embedding=False)
-    assert "Index Scan using searched_hnsw_index" in plan(owner_conninfo, statement)
+    assert goes_along_the_index(plan(owner_conninfo, statement))
     found = store.dense_search(query, top_k=100)
     assert [d.id for d in found][:10] == nearest(vectors, vectors[5], top_k=10)
     assert len(found) == 100
@@ -94,7 +106,7 @@ def test_words_and_vectors_are_found_through_their_indexes(
     store.dense_search(vectors[0].tolist())
     statement = store._searches.hybrid("river glacier", vectors[0].tolist(), filters=None, top_k=10)
     found = plan(owner_conninfo, statement)
-    assert "searched_hnsw_index" in found
+    assert goes_along_the_index(found)
     assert "Bitmap Index Scan on searched_keywords_terms" in found
 
 

@@ -7,7 +7,6 @@ import random
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -25,6 +24,8 @@ from database.document_store import SynapseDocumentStore
 from database.errors import ConfigurationError, InvalidInputError
 from database.models import EmbeddingModel, add_model, drop_model
 from database.ranking import Ranking
+from tests.support.partitions import PARTITIONS, partitioned
+from tests.support.schema_versions import FIRST, keyword_statistics
 
 TABLE = "worded"
 WORDS = [
@@ -41,11 +42,11 @@ WORDS = [
     "und",
     "berge",
 ]
-SCHEMA_0001 = Path(__file__).parents[1] / "fixtures" / "schema" / "0001.sql"
 
 
-@pytest.fixture(scope="module")
-def made(owner_conninfo: str) -> Iterator[SynapseDocumentStore]:
+@pytest.fixture(scope="module", params=PARTITIONS)
+def made(owner_conninfo: str, request: pytest.FixtureRequest) -> Iterator[SynapseDocumentStore]:
+    partitioned(owner_conninfo, TABLE, dimension=3, partitions=request.param)
     store = SynapseDocumentStore(
         connection_string=Secret.from_token(owner_conninfo), table_name=TABLE, embedding_dimension=3
     )
@@ -68,27 +69,6 @@ def connection(owner_conninfo: str) -> Iterator[psycopg.Connection[Any]]:
 
 def document(number: int, text: str | None, **meta: Any) -> Document:
     return Document(id=str(number), content=text, meta=meta)
-
-
-def statistics(connection: psycopg.Connection[Any], table: str = TABLE) -> tuple[dict[Any, Any], dict[Any, Any]]:
-    """What the terms table says, and what it should say by the documents."""
-    said = connection.execute(
-        f"SELECT term, language, sum(documents), sum(length) FROM {table}_terms GROUP BY 1, 2 HAVING sum(documents) <> 0"  # noqa: S608
-    ).fetchall()
-    true = connection.execute(
-        f"""
-        WITH texts AS (SELECT id, synapse_text_search(meta ->> 'language', 'english') AS language,
-                              concat_ws(E'\n', meta ->> 'title', meta ->> 'heading', content) AS text FROM {table}),
-             found AS (SELECT id, language, unnest(terms[:cardinality(terms) / 2]) AS term,
-                              unnest(terms[cardinality(terms) / 2 + 1:]) AS frequency
-                         FROM (SELECT id, language, synapse_terms(language, text) AS terms FROM texts OFFSET 0) AS parsed)
-        SELECT term, NULL, count(*), NULL FROM found GROUP BY term
-         UNION ALL
-        SELECT 0, language, count(DISTINCT id), coalesce(sum(frequency), 0) FROM texts LEFT JOIN found USING (id, language)
-         GROUP BY language
-        """  # noqa: S608
-    ).fetchall()
-    return {row[:2]: row[2:] for row in said}, {row[:2]: row[2:] for row in true}
 
 
 def bm25(
@@ -167,7 +147,7 @@ def test_common_words_are_left_out_only_where_they_cannot_matter(
 
 def test_statistics_follow_every_write(store: SynapseDocumentStore, connection: psycopg.Connection[Any]) -> None:
     def right() -> bool:
-        said, true = statistics(connection)
+        said, true = keyword_statistics(connection, TABLE)
         return said == true
 
     store.write_documents([document(n, f"river mountain number{n}", title="Report") for n in range(50)])
@@ -188,11 +168,11 @@ def test_statistics_follow_every_write(store: SynapseDocumentStore, connection: 
         connection.execute(f"DELETE FROM {TABLE}")  # noqa: S608
         connection.execute(f"INSERT INTO {TABLE} (id, content) VALUES ('x', 'unwanted')")  # noqa: S608
     assert right()
-    before = statistics(connection)[0]
+    before = keyword_statistics(connection, TABLE)[0]
     connection.execute(f"SELECT synapse_rebuild_keywords('{TABLE}')")
-    assert statistics(connection)[0] == before
+    assert keyword_statistics(connection, TABLE)[0] == before
     store.delete_all_documents()
-    assert statistics(connection) == ({}, {})
+    assert keyword_statistics(connection, TABLE) == ({}, {})
 
 
 def test_a_change_of_other_metadata_leaves_the_keywords_alone(
@@ -218,7 +198,7 @@ def test_many_writers_do_not_wait_or_miscount(store: SynapseDocumentStore, conne
 
     with ThreadPoolExecutor(16) as threads:
         list(threads.map(work, range(16)))
-    said, true = statistics(connection)
+    said, true = keyword_statistics(connection, TABLE)
     assert said == true
     parts = connection.execute(
         f"SELECT max(parts) FROM (SELECT count(*) AS parts FROM {TABLE}_terms GROUP BY term) AS p"  # noqa: S608
@@ -292,7 +272,7 @@ def test_a_table_that_a_plain_store_made_is_completed(owner_conninfo: str) -> No
 
 def test_an_upgrade_files_what_was_there(empty_conninfo: str) -> None:
     with psycopg.connect(empty_conninfo, autocommit=True) as connection:
-        connection.execute(SCHEMA_0001.read_bytes())
+        connection.execute(FIRST.read_bytes())
         connection.execute(
             "INSERT INTO documents_all_minilm_l6_v2 (id, content, meta) VALUES ('1', 'Flüsse', '{\"language\": \"de\"}')"
         )
