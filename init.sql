@@ -270,7 +270,7 @@ BEGIN
         WITH changed AS MATERIALIZED (
             %1$s
         ), averages AS MATERIALIZED (
-            SELECT language, greatest(sum(length) / sum(documents), 1)::real AS average
+            SELECT language, greatest(sum(length) / nullif(sum(documents), 0), 1)::real AS average
               FROM (SELECT language, documents, length FROM %3$s WHERE term = 0
                      UNION ALL
                     SELECT language, count(*), sum(length) FROM changed GROUP BY language) AS parts

@@ -213,6 +213,23 @@ def test_many_writers_do_not_wait_or_miscount(store: SynapseDocumentStore, conne
     assert folded.fetchone() == (True,)
 
 
+def test_a_language_whose_documents_are_gone_stops_no_writer(
+    store: SynapseDocumentStore, connection: psycopg.Connection[Any], owner_conninfo: str
+) -> None:
+    """Its parts add up to nothing, and are not one row yet, as a writer held one of them."""
+    store.write_documents([document(1, "river")])
+    with psycopg.connect(owner_conninfo) as other:
+        other.execute(f"SELECT FROM {TABLE}_terms FOR UPDATE")
+        store.delete_documents(["1"])
+    parts = connection.execute(f"SELECT sum(documents), count(*) FROM {TABLE}_terms WHERE term = 0").fetchone()  # noqa: S608
+    assert parts == (0, 2)
+    connection.execute(f"INSERT INTO {TABLE} (id) SELECT 'none' WHERE false")
+    store.write_documents([document(2, "Flüsse", language="de")])
+    assert [d.id for d in store.keyword_search("Fluss")] == ["2"]
+    said, true = keyword_statistics(connection, TABLE)
+    assert said == true
+
+
 def test_each_chunk_is_read_in_its_own_language(store: SynapseDocumentStore) -> None:
     store.write_documents(
         [

@@ -1,9 +1,9 @@
--- Search through Supabase's API: who may read what, functions for RPC, grants.
--- Written by deploy/write_supabase.py from the files named below; change those and run `python -m deploy.write_supabase`.
+-- Search through Supabase's API: who may read what, functions for RPC, grants. It may be run again at any time.
+-- Written by deploy/write_supabase.py from the files in deploy/supabase/; change those and run `python -m deploy.write_supabase`.
 
 BEGIN;
 
--- Where Supabase has pgvector, whoever runs this.
+-- Supabase has pgvector in a schema of its own.
 SET LOCAL search_path = public, extensions;
 
 -- deploy/supabase/access.sql
@@ -114,6 +114,7 @@ DECLARE
     passing record := synapse_passing(filter);
     reader uuid := auth.uid();
     sorted text := 'SELECT array_agg(id ORDER BY distance, id), array_agg(distance ORDER BY distance, id) FROM (%s) AS found';
+    index record;
     exactly text;
     along text;
     plan json;
@@ -132,25 +133,41 @@ BEGIN
                  ORDER BY (embedding <=> $1::%1$s) + 0
                  LIMIT $2) AS compared
          WHERE distance <> ''NaN''', model.vector_type, model.table_name, passing.of_all);
+    -- What the index is on, such as the embeddings in half precision, must be named, or it is not used.
+    SELECT pg_get_indexdef(indexrelid, 1, false) AS of, CASE WHEN opcname LIKE 'halfvec%' THEN 'halfvec' ELSE 'vector' END AS type,
+           (SELECT ceil(sqrt(option_value::float8))::text FROM pg_options_to_table(reloptions) WHERE option_name = 'lists') AS probes
+      INTO index
+      FROM pg_index
+      JOIN pg_class c ON c.oid = indexrelid
+      JOIN pg_am a ON a.oid = relam
+      JOIN pg_opclass o ON o.oid = indclass[0]
+     WHERE indrelid = model.table_name::regclass AND indisvalid AND indpred IS NULL
+       AND amname IN ('hnsw', 'ivfflat') AND opcname LIKE '%cosine_ops'
+     ORDER BY amname, relname
+     LIMIT 1;
     along := format('
         SELECT id, distance
           FROM (SELECT id, embedding <=> $1::%1$s AS distance, %3$s AS passes FROM %2$I AS near
-                 ORDER BY embedding <=> $1::%1$s
+                 ORDER BY %4$s <=> $1::%5$s
                  LIMIT 20000) AS along_the_index
          WHERE passes AND distance <> ''NaN''
-         LIMIT $2', model.vector_type, model.table_name, passing.of_one);
+         LIMIT $2', model.vector_type, model.table_name, passing.of_one, coalesce(index.of, 'embedding'),
+        coalesce(index.type, model.vector_type));
 
     IF passing.of_all <> 'true' THEN
         EXECUTE 'EXPLAIN (FORMAT JSON) ' || exactly INTO plan USING query_embedding, wanted, filter, reader, model.name;
     END IF;
     IF (plan -> 0 -> 'Plan' ->> 'Total Cost')::float8 <= 5000 IS NOT TRUE THEN
         -- Not settings of this function: who restores a dump may not set them before the extension is loaded.
-        before := ARRAY[current_setting('hnsw.ef_search', true), current_setting('hnsw.iterative_scan', true)];
+        before := ARRAY[current_setting('hnsw.ef_search'), current_setting('hnsw.iterative_scan'),
+                        current_setting('ivfflat.probes'), current_setting('ivfflat.iterative_scan')];
         PERFORM set_config('hnsw.ef_search', least(greatest(4 * wanted, 200), 1000)::text, true),
-                set_config('hnsw.iterative_scan', 'relaxed_order', true);
+                set_config('hnsw.iterative_scan', 'relaxed_order', true),
+                set_config('ivfflat.probes', coalesce(index.probes, before[3]), true),
+                set_config('ivfflat.iterative_scan', 'relaxed_order', true);
         EXECUTE format(sorted, along) INTO ids, distances USING query_embedding, wanted, filter, reader, model.name;
-        PERFORM set_config('hnsw.ef_search', coalesce(before[1], '40'), true),
-                set_config('hnsw.iterative_scan', coalesce(before[2], 'off'), true);
+        PERFORM set_config('hnsw.ef_search', before[1], true), set_config('hnsw.iterative_scan', before[2], true),
+                set_config('ivfflat.probes', before[3], true), set_config('ivfflat.iterative_scan', before[4], true);
     END IF;
     IF cardinality(ids) = wanted IS NOT TRUE THEN
         EXECUTE format(sorted, exactly) INTO ids, distances USING query_embedding, wanted, filter, reader, model.name;

@@ -1,29 +1,36 @@
--- Synapse's schema, version 0006: Certificates of recall, and views for whoever watches the database.
--- Written by deploy/write_supabase.py from the files named below; change those and run `python -m deploy.write_supabase`.
+-- Synapse's schema for a new Supabase project. One that has it already is upgraded by `python synapse.py database upgrade`.
+-- Written by deploy/write_supabase.py from the files in database/; change those and run `python -m deploy.write_supabase`.
 
 BEGIN;
 
--- Where Supabase has pgvector, whoever runs this.
+-- Supabase has pgvector in a schema of its own.
 SET LOCAL search_path = public, extensions;
 
--- Takes turns with others, and with `python synapse.py database upgrade`.
+-- Two first starts take turns, and with `database upgrade`, too.
 SELECT pg_advisory_xact_lock(hashtext('synapse schema'));
+
 CREATE TABLE IF NOT EXISTS alembic_version (
     version_num varchar(32) NOT NULL,
     CONSTRAINT alembic_version_pkc PRIMARY KEY (version_num)
 );
 DO $$
 DECLARE
-    found text := coalesce((SELECT version_num FROM alembic_version), 'none');
+    other text;
 BEGIN
-    IF found NOT IN ('0005', '0006') THEN
-        RAISE EXCEPTION 'this migration makes schema version 0006 of version 0005, but this database is at version %', found
-            USING HINT = 'Where it is newer: supabase migration repair --status applied 20261121000006';
+    SELECT version_num INTO other FROM alembic_version WHERE version_num <> '0006';
+    IF FOUND THEN
+        RAISE EXCEPTION 'init.sql makes schema version 0006, but this database is at version %', other
+            USING HINT = 'Run `python synapse.py database upgrade` instead.';
     END IF;
 END
 $$;
-DELETE FROM alembic_version WHERE version_num = '0005';
 INSERT INTO alembic_version (version_num) VALUES ('0006') ON CONFLICT DO NOTHING;
+
+-- database/extension.sql
+
+-- Before anything names its types. Where it is installed already, it stays where it is.
+CREATE SCHEMA IF NOT EXISTS extensions;
+CREATE EXTENSION IF NOT EXISTS vector WITH SCHEMA extensions;
 
 -- database/filter_functions.sql
 
@@ -266,7 +273,7 @@ BEGIN
         WITH changed AS MATERIALIZED (
             %1$s
         ), averages AS MATERIALIZED (
-            SELECT language, greatest(sum(length) / sum(documents), 1)::real AS average
+            SELECT language, greatest(sum(length) / nullif(sum(documents), 0), 1)::real AS average
               FROM (SELECT language, documents, length FROM %3$s WHERE term = 0
                      UNION ALL
                     SELECT language, count(*), sum(length) FROM changed GROUP BY language) AS parts
@@ -790,7 +797,355 @@ BEGIN
         PERFORM synapse_rebuild_keywords(format('%I.%I', place, table_name)::regclass);
     END IF;
 
-    PERFORM synapse_bind_table(place, table_name, 'SELECT, INSERT, UPDATE, DELETE, TRUNCATE');
+    FOREACH name IN ARRAY ARRAY[table_name, table_name || '_keywords', table_name || '_terms'] LOOP
+        PERFORM synapse_bind_table(place, name, 'SELECT, INSERT, UPDATE, DELETE, TRUNCATE');
+    END LOOP;
+END
+$$;
+
+-- database/schema_versions/versions/0001.sql
+
+-- The application role reads and writes; it does not own, so that row-level security binds it.
+DO $$
+BEGIN
+    IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'synapse_app') THEN
+        CREATE ROLE synapse_app NOLOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE;
+    END IF;
+EXCEPTION
+    WHEN insufficient_privilege THEN
+        RAISE NOTICE 'synapse_app is not made: this user may not create roles; the application connects as the owner';
+    WHEN duplicate_object OR unique_violation THEN NULL;
+END
+$$;
+
+-- One row per embedding model; questions go to the active one.
+CREATE TABLE IF NOT EXISTS embedding_models (
+    name text PRIMARY KEY,
+    model text NOT NULL,
+    dimension integer NOT NULL CHECK (dimension > 0),
+    vector_type text NOT NULL DEFAULT 'vector' CHECK (vector_type IN ('vector', 'halfvec')),
+    language text NOT NULL DEFAULT 'english',
+    table_name text NOT NULL UNIQUE,
+    active boolean NOT NULL DEFAULT false,
+    created_at timestamptz NOT NULL DEFAULT now()
+);
+CREATE UNIQUE INDEX IF NOT EXISTS embedding_models_one_active ON embedding_models (active) WHERE active;
+
+-- The ledger: what each source looked like when its chunks were written. A reason means that it is quarantined.
+CREATE TABLE IF NOT EXISTS sources (
+    model text NOT NULL REFERENCES embedding_models (name),
+    source text NOT NULL,
+    root text NOT NULL,
+    size bigint NOT NULL,
+    mtime_ns bigint NOT NULL,
+    checked_at_ns bigint NOT NULL,
+    content_hash text NOT NULL,
+    meta_hash text NOT NULL,
+    fingerprint text NOT NULL,
+    reason text,
+    title text,
+    mime_type text,
+    chunks integer NOT NULL DEFAULT 0,
+    indexed_at timestamptz NOT NULL DEFAULT now(),
+    PRIMARY KEY (model, source)
+);
+
+-- Converted text, so that a citation can be opened at its place.
+CREATE TABLE IF NOT EXISTS source_texts (
+    model text NOT NULL,
+    source text NOT NULL,
+    text text NOT NULL,
+    PRIMARY KEY (model, source),
+    FOREIGN KEY (model, source) REFERENCES sources ON UPDATE CASCADE ON DELETE CASCADE
+);
+
+-- Which documents are a source's chunks, in reading order.
+CREATE TABLE IF NOT EXISTS source_chunks (
+    model text NOT NULL,
+    document_id varchar(128) NOT NULL,
+    source text NOT NULL,
+    position integer NOT NULL,
+    PRIMARY KEY (model, document_id),
+    FOREIGN KEY (model, source) REFERENCES sources ON UPDATE CASCADE ON DELETE CASCADE
+);
+CREATE INDEX IF NOT EXISTS source_chunks_by_source ON source_chunks (model, source, position);
+
+-- Closed to everyone, Supabase's API roles included, but the application role.
+DO $$
+DECLARE
+    table_name text;
+    role_name text;
+BEGIN
+    FOREACH table_name IN ARRAY ARRAY['alembic_version', 'embedding_models', 'sources', 'source_texts', 'source_chunks'] LOOP
+        EXECUTE format('REVOKE ALL ON %I FROM PUBLIC', table_name);
+        FOR role_name IN SELECT rolname FROM pg_roles WHERE rolname IN ('anon', 'authenticated') LOOP
+            EXECUTE format('REVOKE ALL ON %I FROM %I', table_name, role_name);
+        END LOOP;
+        IF EXISTS (SELECT FROM pg_roles WHERE rolname = 'synapse_app') THEN
+            EXECUTE format('GRANT SELECT, INSERT, UPDATE, DELETE ON %I TO synapse_app', table_name);
+        END IF;
+    END LOOP;
+    IF EXISTS (SELECT FROM pg_roles WHERE rolname = 'synapse_app') THEN
+        REVOKE INSERT, UPDATE, DELETE ON alembic_version, embedding_models FROM synapse_app;
+    END IF;
+END
+$$;
+
+-- The default model, where there is none yet.
+SELECT synapse_create_documents_table('documents_all_minilm_l6_v2', 384)
+ WHERE NOT EXISTS (SELECT FROM embedding_models);
+INSERT INTO embedding_models (name, model, dimension, table_name, active)
+SELECT 'all-minilm-l6-v2', 'sentence-transformers/all-MiniLM-L6-v2', 384, 'documents_all_minilm_l6_v2', true
+ WHERE NOT EXISTS (SELECT FROM embedding_models);
+
+-- database/schema_versions/versions/0002.sql
+
+-- Metadata fields that are filtered often: each has an index of its own on the documents table.
+CREATE TABLE IF NOT EXISTS metadata_fields (
+    table_name text NOT NULL,
+    name text NOT NULL,
+    type text NOT NULL CHECK (type IN ('number', 'text', 'boolean', 'date')),
+    index_name text NOT NULL,
+    declared_at timestamptz NOT NULL DEFAULT now(),
+    PRIMARY KEY (table_name, name)
+);
+DO $$
+DECLARE
+    role_name text;
+BEGIN
+    REVOKE ALL ON metadata_fields FROM PUBLIC;
+    FOR role_name IN SELECT rolname FROM pg_roles WHERE rolname IN ('anon', 'authenticated') LOOP
+        EXECUTE format('REVOKE ALL ON metadata_fields FROM %I', role_name);
+    END LOOP;
+    IF EXISTS (SELECT FROM pg_roles WHERE rolname = 'synapse_app') THEN
+        GRANT SELECT ON metadata_fields TO synapse_app;
+    END IF;
+END
+$$;
+
+-- database/schema_versions/versions/0003.sql
+
+-- Migrations: what each run made, and how far it is. A run is told from others by its source's fingerprint and its targets.
+CREATE TABLE IF NOT EXISTS migration_runs (
+    id text PRIMARY KEY,
+    source_kind text NOT NULL,
+    source text NOT NULL,
+    fingerprint text NOT NULL,
+    options jsonb NOT NULL,
+    started_at timestamptz NOT NULL DEFAULT now(),
+    finished_at timestamptz,
+    attempts integer NOT NULL DEFAULT 1,
+    receipt jsonb
+);
+
+-- One row per part of the source and table: the position moves in the transaction that writes the batch before it.
+CREATE TABLE IF NOT EXISTS migration_parts (
+    run text NOT NULL REFERENCES migration_runs ON DELETE CASCADE,
+    part text NOT NULL,
+    name text NOT NULL,
+    table_name text NOT NULL,
+    created_model text,
+    switched_from text,
+    position jsonb,
+    inserted bigint NOT NULL DEFAULT 0,
+    PRIMARY KEY (run, part)
+);
+
+-- Documents that a run put into a table that it did not make, and, as they were, those that it replaced or left as they were.
+CREATE TABLE IF NOT EXISTS migration_rows (
+    run text NOT NULL REFERENCES migration_runs ON DELETE CASCADE,
+    table_name text NOT NULL,
+    document_id varchar(128) NOT NULL,
+    original jsonb,
+    PRIMARY KEY (run, table_name, document_id)
+);
+DO $$
+DECLARE
+    table_name text;
+    role_name text;
+BEGIN
+    FOREACH table_name IN ARRAY ARRAY['migration_runs', 'migration_parts', 'migration_rows'] LOOP
+        EXECUTE format('REVOKE ALL ON %I FROM PUBLIC', table_name);
+        FOR role_name IN SELECT rolname FROM pg_roles WHERE rolname IN ('anon', 'authenticated') LOOP
+            EXECUTE format('REVOKE ALL ON %I FROM %I', table_name, role_name);
+        END LOOP;
+        IF EXISTS (SELECT FROM pg_roles WHERE rolname = 'synapse_app') THEN
+            EXECUTE format('GRANT SELECT ON %I TO synapse_app', table_name);
+        END IF;
+    END LOOP;
+END
+$$;
+
+-- database/schema_versions/versions/0004.sql
+
+-- The tenants that there are. `default` is who nobody else is: its tables stand in public.
+CREATE TABLE IF NOT EXISTS tenants (
+    name text PRIMARY KEY,
+    created_at timestamptz NOT NULL DEFAULT now()
+);
+DO $$
+BEGIN
+    PERFORM synapse_close('public', name) FROM unnest(ARRAY['tenants', 'embedding_models', 'alembic_version', 'migration_runs',
+                                                            'migration_parts', 'migration_rows']) AS name;
+    IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'synapse_app') THEN
+        RETURN;  -- whoever may create no role has no tenants but `default`, whose role the application then is
+    END IF;
+    BEGIN
+        IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'synapse_tenant') THEN
+            CREATE ROLE synapse_tenant NOLOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE;
+        END IF;
+    EXCEPTION
+        WHEN insufficient_privilege THEN
+            RAISE NOTICE 'tenants are not made: this user may not create roles';
+            RETURN;
+        WHEN duplicate_object OR unique_violation THEN NULL;
+    END;
+    -- What every tenant may read of what belongs to none.
+    GRANT SELECT ON tenants TO synapse_app;
+    GRANT SELECT ON embedding_models, alembic_version TO synapse_app, synapse_tenant;
+    PERFORM synapse_create_tenant_role('default');
+END
+$$;
+
+-- database/schema_versions/versions/0004_default_tenant.sql
+
+-- What there is belongs to the tenant `default`.
+DO $$
+BEGIN
+    IF to_regrole('synapse_tenant_default') IS NOT NULL THEN
+        PERFORM synapse_create_tenant('default');
+        GRANT SELECT ON migration_runs, migration_parts, migration_rows TO synapse_tenant_default;
+    END IF;
+END
+$$;
+
+-- database/schema_versions/versions/0004_old_programs_out.sql
+
+-- Nobody uses a new database without taking the role of a tenant.
+SELECT synapse_shut_out_old_programs(name) FROM synapse_tables_of_old_programs() AS name;
+
+-- database/schema_versions/versions/0005.sql
+
+-- Users and conversations. The tenant stands first in every key and every reference, so that no row points into another's.
+CREATE TABLE IF NOT EXISTS users (
+    tenant text NOT NULL DEFAULT synapse_tenant(),
+    id uuid NOT NULL DEFAULT gen_random_uuid(),
+    name text NOT NULL CHECK (length(name) BETWEEN 1 AND 200),
+    password_hash text,
+    created_at timestamptz NOT NULL DEFAULT now(),
+    PRIMARY KEY (tenant, id),
+    UNIQUE (tenant, name)
+);
+
+-- Of a key's secret only its SHA-256 is kept, and its first characters, so that people can tell keys apart.
+CREATE TABLE IF NOT EXISTS api_keys (
+    tenant text NOT NULL DEFAULT synapse_tenant(),
+    id uuid NOT NULL DEFAULT gen_random_uuid(),
+    user_id uuid NOT NULL,
+    label text NOT NULL,
+    secret_hash bytea NOT NULL CHECK (length(secret_hash) = 32),
+    prefix text NOT NULL,
+    daily_tokens bigint CHECK (daily_tokens >= 0),
+    requests_per_minute integer CHECK (requests_per_minute >= 1),
+    created_at timestamptz NOT NULL DEFAULT now(),
+    last_used_at timestamptz,
+    revoked_at timestamptz,
+    PRIMARY KEY (tenant, id),
+    UNIQUE (tenant, secret_hash),
+    FOREIGN KEY (tenant, user_id) REFERENCES users (tenant, id) ON DELETE CASCADE
+);
+CREATE INDEX IF NOT EXISTS api_keys_user_id_idx ON api_keys (tenant, user_id);
+
+-- The number of messages also numbers them: taking the next two locks the row, so that turns at once get places of their own.
+CREATE TABLE IF NOT EXISTS chat_sessions (
+    tenant text NOT NULL DEFAULT synapse_tenant(),
+    id uuid NOT NULL DEFAULT gen_random_uuid(),
+    user_id uuid NOT NULL,
+    title text NOT NULL,
+    message_count integer NOT NULL DEFAULT 0,
+    created_at timestamptz NOT NULL DEFAULT now(),
+    updated_at timestamptz NOT NULL DEFAULT now(),
+    PRIMARY KEY (tenant, id),
+    FOREIGN KEY (tenant, user_id) REFERENCES users (tenant, id) ON DELETE CASCADE
+);
+CREATE INDEX IF NOT EXISTS chat_sessions_user_id_idx ON chat_sessions (tenant, user_id, updated_at, id);
+
+CREATE TABLE IF NOT EXISTS chat_messages (
+    tenant text NOT NULL DEFAULT synapse_tenant(),
+    id uuid NOT NULL DEFAULT gen_random_uuid(),
+    session_id uuid NOT NULL,
+    position integer NOT NULL,
+    role text NOT NULL CHECK (role IN ('user', 'assistant')),
+    content text NOT NULL,
+    citations jsonb NOT NULL DEFAULT '[]',
+    model text,
+    timings_ms jsonb NOT NULL DEFAULT '{}',
+    supported boolean,
+    extractive boolean,
+    interrupted boolean NOT NULL DEFAULT false,
+    created_at timestamptz NOT NULL DEFAULT now(),
+    PRIMARY KEY (tenant, id),
+    UNIQUE (tenant, session_id, position),
+    FOREIGN KEY (tenant, session_id) REFERENCES chat_sessions (tenant, id) ON DELETE CASCADE
+);
+
+CREATE TABLE IF NOT EXISTS feedback (
+    tenant text NOT NULL DEFAULT synapse_tenant(),
+    message_id uuid NOT NULL,
+    mark smallint NOT NULL CHECK (mark IN (1, -1)),
+    comment text,
+    given_at timestamptz NOT NULL DEFAULT now(),
+    PRIMARY KEY (tenant, message_id),
+    FOREIGN KEY (tenant, message_id) REFERENCES chat_messages (tenant, id) ON DELETE CASCADE
+);
+CREATE INDEX IF NOT EXISTS feedback_given_at_idx ON feedback (tenant, given_at);
+
+-- One row per question. It outlives the conversation, as limits and sums are made from it, and says nothing of what was asked.
+CREATE TABLE IF NOT EXISTS usage_logs (
+    tenant text NOT NULL DEFAULT synapse_tenant(),
+    id uuid NOT NULL DEFAULT gen_random_uuid(),
+    at timestamptz NOT NULL DEFAULT now(),
+    user_id uuid NOT NULL,
+    key_id uuid,
+    kind text NOT NULL,
+    model text,
+    tokens_in bigint NOT NULL DEFAULT 0 CHECK (tokens_in >= 0),
+    tokens_out bigint NOT NULL DEFAULT 0 CHECK (tokens_out >= 0),
+    tokens_estimated boolean NOT NULL DEFAULT false,
+    supported boolean,
+    interrupted boolean NOT NULL DEFAULT false,
+    milliseconds double precision,
+    PRIMARY KEY (tenant, id),
+    FOREIGN KEY (tenant, user_id) REFERENCES users (tenant, id) ON DELETE CASCADE,
+    FOREIGN KEY (tenant, key_id) REFERENCES api_keys (tenant, id) ON DELETE CASCADE
+);
+CREATE INDEX IF NOT EXISTS usage_logs_at_idx ON usage_logs (tenant, at);
+CREATE INDEX IF NOT EXISTS usage_logs_user_id_idx ON usage_logs (tenant, user_id, at);
+CREATE INDEX IF NOT EXISTS usage_logs_key_id_idx ON usage_logs (tenant, key_id, at);
+
+DO $$
+DECLARE
+    table_name text;
+    role_name text;
+BEGIN
+    FOREACH table_name IN ARRAY
+        ARRAY['users', 'api_keys', 'chat_sessions', 'chat_messages', 'feedback', 'usage_logs']
+    LOOP
+        EXECUTE format('ALTER TABLE %I ENABLE ROW LEVEL SECURITY', table_name);
+        EXECUTE format('ALTER TABLE %I FORCE ROW LEVEL SECURITY', table_name);
+        EXECUTE format('DROP POLICY IF EXISTS synapse_tenant_rows ON %I', table_name);
+        EXECUTE format(
+            'CREATE POLICY synapse_tenant_rows ON %I USING (tenant = synapse_tenant()) WITH CHECK (tenant = synapse_tenant())',
+            table_name
+        );
+        EXECUTE format('REVOKE ALL ON %I FROM PUBLIC', table_name);
+        FOR role_name IN SELECT rolname FROM pg_roles WHERE rolname IN ('anon', 'authenticated') LOOP
+            EXECUTE format('REVOKE ALL ON %I FROM %I', table_name, role_name);
+        END LOOP;
+        IF EXISTS (SELECT FROM pg_roles WHERE rolname = 'synapse_tenant') THEN
+            EXECUTE format('GRANT SELECT, INSERT, UPDATE, DELETE ON %I TO synapse_tenant', table_name);
+        END IF;
+    END LOOP;
 END
 $$;
 
@@ -848,12 +1203,13 @@ SELECT c.oid AS relation,
    AND has_schema_privilege(n.oid, 'USAGE')
    AND has_table_privilege(c.oid, 'SELECT');
 
--- Bytes of each table, its indexes and what is out of line; rows as the planner estimates them, rows that wait for VACUUM.
+-- Bytes of each table, its indexes and what is out of line; rows as the planner estimates them, or before its first look as they
+-- were counted when they were written; and rows that wait for VACUUM.
 CREATE OR REPLACE VIEW synapse_table_sizes WITH (security_invoker = true) AS
 SELECT t.tenant,
        t.schema_name,
        t.table_name,
-       greatest(c.reltuples, 0)::bigint AS estimated_rows,
+       (CASE WHEN c.reltuples < 0 THEN coalesce(s.n_live_tup, 0) ELSE c.reltuples END)::bigint AS estimated_rows,
        coalesce(s.n_dead_tup, 0) AS dead_rows,
        pg_relation_size(t.relation) AS heap_bytes,
        pg_indexes_size(t.relation) AS index_bytes,
