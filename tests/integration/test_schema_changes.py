@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -164,7 +165,7 @@ def test_two_at_once_take_turns(first: str) -> None:
     def hold(step: SchemaProgress) -> None:
         begun.set()
         if step.step.startswith("building"):
-            online.time.sleep(0.5)
+            time.sleep(0.5)
 
     one = threading.Thread(target=lambda: results.append(schema.upgrade(first, on_progress=hold)))
     one.start()

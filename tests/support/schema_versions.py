@@ -16,9 +16,9 @@ FILL = f"""
 INSERT INTO {TABLE} (id, embedding, content, meta)
 SELECT '{BASE}' || lpad(n::text, 7, '0'),
        (SELECT array_agg(random() - 0.5) FROM generate_series(1, 384) WHERE n = n)::vector,
-       'river number' || n || repeat(' mountain violin' || n %% 50, 1 + n %% 9),
-       jsonb_build_object('title', 'Document ' || n, 'language', CASE n %% 10 WHEN 0 THEN 'de' ELSE 'en' END)
-  FROM generate_series(1, %s) AS n
+       (SELECT string_agg('word' || (5000 * power(random(), 3))::integer, ' ') FROM generate_series(1, 40 + n % 40)),
+       jsonb_build_object('title', 'Document ' || n, 'language', CASE n % 10 WHEN 0 THEN 'de' ELSE 'en' END)
+  FROM generate_series(1, $1) AS n
 """  # noqa: S608
 CHECKSUM = f"""
 SELECT count(*), md5(string_agg(concat_ws('|', id, embedding, content, meta, xmin), ',' ORDER BY id))
@@ -57,9 +57,16 @@ CATALOG = {
 
 
 def fill(connection: psycopg.Connection[Any], documents: int) -> None:
-    """Make the first schema version in an empty database, with documents."""
+    """Make the first schema version in an empty database, with documents of some 60 words; its indexes are built last."""
     connection.execute(FIRST.read_bytes())
-    connection.execute(FILL, (documents,))
+    names = [f"{TABLE}_hnsw_index", f"{TABLE}_keyword_index"]
+    indexes = connection.execute(
+        "SELECT pg_get_indexdef(name::regclass) FROM unnest(%s::text[]) AS name", (names,)
+    ).fetchall()
+    connection.execute(f"DROP INDEX {', '.join(names)}")
+    connection.execute(FILL.replace("$1", str(documents)))
+    for (definition,) in indexes:
+        connection.execute(definition)
     connection.execute(f"ANALYZE {TABLE}")
 
 
