@@ -10,6 +10,7 @@ from commands import (
     chat,
     conversations,
     database,
+    doctor,
     documents,
     evaluate,
     fields,
@@ -20,8 +21,8 @@ from commands import (
     recall,
     search,
     serve,
-    tenants,
     status,
+    tenants,
     usage,
     users,
 )
@@ -40,8 +41,9 @@ app.command()(chat.chat)
 app.command()(serve.serve)
 app.command()(evaluate.evaluate)
 app.command()(recall.recall)
-app.command()(usage.usage)
 app.command()(status.status)
+app.command()(usage.usage)
+app.command()(doctor.doctor)
 app.add_typer(documents.app, name="documents")
 app.add_typer(models.app, name="models")
 app.add_typer(fields.app, name="fields")
