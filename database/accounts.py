@@ -29,6 +29,7 @@ from uuid import UUID
 from database.connection import Database, Row
 from database.conversation_queries import storable
 from database.errors import ConfigurationError, InvalidInputError, NotFoundError, UnknownTenantError
+from database.reading import Reader
 from database.sql import statements
 from database.tenancy import DEFAULT_TENANT, checked_tenant, transaction_settings
 
@@ -278,10 +279,16 @@ class Accounts:
             yield connection
 
     async def _read_if_tenant(self, tenant: str, name: str, parameters: dict[str, Any]) -> list[Row]:
-        """Rows; none also where there is no such tenant."""
+        """Rows, from the standby while the primary is away; none also where there is no such tenant."""
         try:
             settings = transaction_settings(checked_tenant(tenant))
-            return await self.database.without_tenant().read_async(_SQL[name], parameters, settings=settings)
+            database = self.database.without_tenant()
+            if database.replica is None:
+                return await database.read_async(_SQL[name], parameters, settings=settings)
+            known = _SQL.get(f"{name}_on_standby", _SQL[name])
+            return await Reader(database, database.replica).read_current_async(
+                _SQL[name], parameters, on_standby=known, settings=settings
+            )
         except (InvalidInputError, UnknownTenantError):
             return []
 

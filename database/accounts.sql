@@ -88,3 +88,11 @@ SELECT k.id AS key_id, k.secret_hash, k.daily_tokens, k.requests_per_minute, u.i
   JOIN users u ON (u.tenant, u.id) = (k.tenant, k.user_id)
  WHERE k.secret_hash = %(secret_hash)s
    AND k.revoked_at IS NULL
+
+-- authenticate_key_on_standby --
+-- The same where nothing can be noted.
+SELECT k.id AS key_id, k.secret_hash, k.daily_tokens, k.requests_per_minute, u.id AS user_id, u.name AS user_name
+  FROM api_keys k
+  JOIN users u ON (u.tenant, u.id) = (k.tenant, k.user_id)
+ WHERE k.secret_hash = %(secret_hash)s
+   AND k.revoked_at IS NULL

@@ -68,6 +68,9 @@ LARGE = 100_000
 READ_ATTEMPTS = 3
 """A read is run again on a fresh connection when its connection was cut, this often in all."""
 
+RETRY_PAUSE = 0.05
+"""Seconds before that, more each time: a pooler may hand out another connection that was cut with it, until it has noticed."""
+
 RESTART_PATIENCE = 5.0
 """Seconds that a read waits for a server that was there a moment ago."""
 
@@ -341,6 +344,7 @@ class Database:
                 except (psycopg.OperationalError, psycopg.InternalError) as exc:
                     if attempt == self._attempts or not _was_cut(exc) or self._is_given_up():
                         raise
+                    time.sleep(self._patience and RETRY_PAUSE * attempt)
                     self._revive()
             raise AssertionError("unreachable")
 
@@ -377,6 +381,7 @@ class Database:
                 except (psycopg.OperationalError, psycopg.InternalError) as exc:
                     if attempt == self._attempts or not _was_cut(exc) or self._is_given_up():
                         raise
+                    await asyncio.sleep(self._patience and RETRY_PAUSE * attempt)
                     await asyncio.to_thread(self._revive)
             raise AssertionError("unreachable")
 

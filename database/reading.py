@@ -60,7 +60,8 @@ class Replica:
         if not 0 < max_lag < float("inf"):
             raise ConfigurationError(f"max_lag must be a number of seconds above 0, but is {max_lag}.")
         self.max_lag = max_lag
-        self.standby = Side(Standby(conninfo, self._require_cluster), trouble=NOT_SEEN_YET)
+        # It is looked for when the primary has said which cluster it is of.
+        self.standby = Side(Standby(conninfo, self._require_cluster), trouble=NOT_SEEN_YET, is_known=False)
         self.primary = Side(primary)
         self.reads: Counter[tuple[str, str]] = Counter()
         self.watch = Watch([self.standby, self.primary])
@@ -87,19 +88,26 @@ class Replica:
         """Close those of the running event loop; likewise."""
         await self.standby.database.close_async()
 
-    def route(self, primary: Database, wanted: Sequence[Statement]) -> Route:
+    def route(
+        self, primary: Database, wanted: Sequence[Statement], *, instead: Sequence[Statement] | None = None
+    ) -> Route:
         """
         The steps of one read. Each is sent its rows or thrown its error, and the last one's rows are returned.
 
         :param primary: The database, as who reads sees it.
         :param wanted: Statements.
+        :param instead: Statements for the standby, which is then read only while the primary is away.
         """
         self.watch.begin()
         needed, why = self._needed(primary)
+        if instead is None:
+            instead = wanted
+        elif not self.primary.is_away:
+            needed, why = None, "current"
         asked_standby = needed is not None
         if needed is not None:
             try:
-                position, *rows = yield self._on_standby(primary, [_SQL["standby_position"], *wanted])
+                position, *rows = yield self._on_standby(primary, [_SQL["standby_position"], *instead])
             except DatabaseError as exc:
                 why = self._failed(exc)
             else:
@@ -119,7 +127,7 @@ class Replica:
                 return self._counted("primary", why, rows)
             if not asked_standby and not self.standby.is_away:
                 try:
-                    rows = yield self._on_standby(primary, wanted)
+                    rows = yield self._on_standby(primary, instead)
                 except DatabaseError as exc:
                     self._failed(exc)
                 else:
@@ -164,7 +172,7 @@ class Replica:
         if position is None:  # DATABASE_URL leads to a standby
             return
         with self._lock:
-            self._cluster = row["cluster"]
+            self._cluster, self.standby.is_known = row["cluster"], True
             if not self._positions or self._positions[-1][0] < began - self.max_lag / 20:
                 self._positions.append((began, position))
             if self._written.get(tenant, ((0, 0), 0))[0] < written:
@@ -236,8 +244,9 @@ class Reader:
         """As `Database.read_all`, likewise."""
         way = _Way(self.replica.route(self.primary, statements))
         while way.step:
+            database, wanted = way.step
             try:
-                rows = way.step.database.read_all(way.step.statements, params, settings=settings, binary=binary)
+                rows = database.read_all(wanted, params, settings=settings, binary=binary)
             except DatabaseError as exc:
                 way.fail(exc)
             else:
@@ -264,7 +273,28 @@ class Reader:
         binary: bool = True,
     ) -> list[list[Row]]:
         """`read_all`, for asyncio."""
-        way = _Way(self.replica.route(self.primary, statements))
+        return await self._go_async(self.replica.route(self.primary, statements), params, settings, binary)
+
+    async def read_current_async(
+        self,
+        statement: Statement,
+        params: Mapping[str, Any] | None = None,
+        *,
+        on_standby: Statement,
+        settings: Mapping[str, str] | None = None,
+    ) -> list[Row]:
+        """
+        As `Database.read_async`, and while the primary is away, from the standby.
+
+        :param on_standby: What is run there; the same, without what only a primary can do.
+        """
+        route = self.replica.route(self.primary, [statement], instead=[on_standby])
+        return (await self._go_async(route, params, settings, True))[0]
+
+    async def _go_async(
+        self, route: Route, params: Mapping[str, Any] | None, settings: Mapping[str, str] | None, binary: bool
+    ) -> list[list[Row]]:
+        way = _Way(route)
         while way.step:
             database, wanted = way.step
             try:

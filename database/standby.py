@@ -82,11 +82,13 @@ class Side:
     One of two servers that can answer a read.
 
     :param trouble: Why it is not asked; `None`: it is.
+    :param is_known: Whether enough is known to look for it.
     """
 
-    def __init__(self, database: Database, *, trouble: str | None = None) -> None:
+    def __init__(self, database: Database, *, trouble: str | None = None, is_known: bool = True) -> None:
         self.database = database
         self.trouble = trouble
+        self.is_known = is_known
         self.looked_at = self._left_at = float("-inf")
 
     @property
@@ -190,7 +192,7 @@ class Watch:
             self._wanted.clear()
             for side in self._sides:
                 side.give_up_silent_reads()
-                if side.is_away and side.looked_at < time.monotonic() - LOOK_EVERY:
+                if side.is_away and side.is_known and side.looked_at < time.monotonic() - LOOK_EVERY:
                     side.look()
             if any(side.is_away or side.database._pools.running for side in self._sides):
                 self._wanted.set()

@@ -16,6 +16,7 @@ from haystack.utils import Secret
 from psycopg.conninfo import make_conninfo
 
 from config import Settings
+from database.accounts import Accounts
 from database.connection import Database, database_for, open_database
 from database.document_store import SynapseDocumentStore
 from database.embedded import EmbeddedServer
@@ -194,13 +195,14 @@ def test_what_the_standby_must_not_finish_is_asked_of_the_primary(servers: Pair,
 
 
 def test_what_the_standby_does_not_know_yet_is_asked_of_the_primary(servers: Pair, database: Database) -> None:
+    late = database.reading_from(servers.read_url, max_lag=60)
+    eventually(lambda: on_standby(late))
     servers.standby.execute("SELECT pg_wal_replay_pause()")
     create_tenant(Database(servers.primary.tcp()), "newcomer")
-    newcomer = database.for_tenant("newcomer").for_reading()
-    assert newcomer.read(COUNT) == [{"n": 0, "standby": False}]
-    assert replica_of(database).reads["primary", "refused"] == 1
+    assert late.for_tenant("newcomer").for_reading().read(COUNT) == [{"n": 0, "standby": False}]
+    assert replica_of(late).reads["primary", "refused"] == 1
     with pytest.raises(DatabaseError, match="there is no 'nobody'"):
-        database.for_tenant("nobody").for_reading().read(COUNT)
+        late.for_tenant("nobody").for_reading().read(COUNT)
 
 
 def test_a_timeout_on_the_standby_is_not_waited_for_twice(database: Database) -> None:
@@ -269,6 +271,32 @@ async def test_the_primary_is_stopped_and_comes_back(servers: Pair, database: Da
     write(database, "2")
     assert reading.read(COUNT) == [{"n": 2, "standby": False}]
     eventually(lambda: reading.read(COUNT) == [{"n": 2, "standby": True}], seconds=5)
+    await database.close_async()
+
+
+async def test_keys_are_known_while_the_primary_is_away(servers: Pair, database: Database) -> None:
+    """The primary says who a key is; only when it cannot, the standby does."""
+    accounts = Accounts(database)
+    accounts.create_user("default", "ann")
+    good, _ = accounts.create_key("default", "ann", label="good")
+    revoked, key = accounts.create_key("default", "ann", label="revoked")
+    servers.caught_up()
+    servers.standby.execute("SELECT pg_wal_replay_pause()")
+    assert await accounts.authenticate_key_async(revoked)
+    accounts.revoke_key("default", key.id)
+    assert await accounts.authenticate_key_async(revoked) is None
+    servers.standby.execute("SELECT pg_wal_replay_resume()")
+    servers.caught_up()
+    servers.primary.kill()
+    try:
+        identity = await accounts.authenticate_key_async(good)
+        assert identity is not None
+        assert identity.user_name == "ann"
+        assert await accounts.authenticate_key_async(revoked) is None
+    finally:
+        servers.primary.go_on()
+    accounts.delete_user("default", "ann")
+    assert await accounts.authenticate_key_async(good) is None
     await database.close_async()
 
 
