@@ -24,5 +24,7 @@ written database_url \
 written database_owner_url "postgresql://postgres:$(cat "$folder/postgres_password")@database:5432/synapse"
 written serve_page_secret "$(password)$(password)"
 written grafana_password "$(password)"
-# Docker wants every file to be there; LLM_KEY_FILE in .env says whether this one is used.
+# Docker wants every file to be there; LLM_KEY_FILE and its like in .env say whether these are used.
 written openai_api_key "${OPENAI_API_KEY:-}"
+written embedding_api_key "${EMBEDDING_API_KEY:-}"
+written database_read_url "${DATABASE_READ_URL:-}"
