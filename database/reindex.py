@@ -135,7 +135,7 @@ def reindex(
     :raises GuardError: If a bulk load or another rebuild is under way, behind a transaction pooler, or without room on the disk.
     :raises InvalidInputError: If the index cannot be as wanted.
     """
-    with _Rebuild.opened(owner, table_name, progress=progress) as work:
+    with Rebuild.opened(owner, table_name, progress=progress) as work:
         work.cleared = work.clear()
         work.mended = work.mend(but=index, memory=memory, workers=workers)
         wanted = wanted or Wanted()
@@ -194,7 +194,7 @@ class Index(Definition):
         return self.name.endswith((NEW, OLD)) or (not self.valid and not self.declared and not self.is_ours)
 
 
-class _Rebuild:
+class Rebuild:
     """
     One rebuild, on a connection of its own.
 
@@ -213,7 +213,7 @@ class _Rebuild:
 
     @classmethod
     @contextmanager
-    def opened(cls, owner: Database, table_name: str, *, progress: Report | None) -> Iterator[_Rebuild]:
+    def opened(cls, owner: Database, table_name: str, *, progress: Report | None) -> Iterator[Rebuild]:
         """Everything that speaks against a rebuild is looked for first."""
         with owner.unpooled() as connection:
             require_session(owner, connection)
