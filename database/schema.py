@@ -218,8 +218,13 @@ def _changing(owner_conninfo: str, *, on_progress: OnProgress) -> Iterator[Onlin
     try:
         with turn(owner_conninfo, waiting=lambda: on_progress(waiting)) as connection:
             yield Online(connection, conninfo=owner_conninfo, name=name, on_progress=on_progress)
-    except psycopg.Error as exc:
+    except psycopg.OperationalError as exc:
         raise wrapped(exc, name=name) from exc
+    except psycopg.Error as exc:
+        raise DatabaseError(
+            f"The schema of {name} could not be changed: {' '.join(str(exc).split())}",
+            hint="Run it as the owner of the schema: set DATABASE_OWNER_URL. What was done is kept, and gone on with.",
+        ) from exc
 
 
 def _upgrade_online(
@@ -261,7 +266,6 @@ def _run_versions(
 ) -> None:
     from alembic import command
     from alembic.config import Config
-    from alembic.util import CommandError
     from sqlalchemy.exc import DBAPIError
 
     config = Config()
@@ -276,11 +280,6 @@ def _run_versions(
             getattr(command, direction)(config, version)
             if online is None:
                 connection.commit()
-    except CommandError as exc:
-        raise SchemaError(
-            f"The schema of {name} is at a version that this program does not know: {exc}.",
-            hint="Update this program.",
-        ) from exc
     except DBAPIError as exc:
         reason = " ".join(str(exc.orig).split())
         raise DatabaseError(

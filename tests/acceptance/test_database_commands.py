@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import psycopg
 import pytest
 
+from database.embedded import EmbeddedServer
 from tests.acceptance.program import Program
 
 
@@ -24,6 +26,32 @@ def test_status_of_the_embedded_database(program: Program) -> None:
 def test_upgrade_is_harmless_when_nothing_is_to_do(program: Program) -> None:
     done = program.json("database", "upgrade")
     assert done["before"] == done["after"]
+
+
+@pytest.mark.slow
+def test_back_and_forth(program: Program) -> None:
+    server = EmbeddedServer(program.home)
+    server.start()
+    with psycopg.connect(server.conninfo(owner=True), autocommit=True) as connection:
+        connection.execute("INSERT INTO users (tenant, name) VALUES ('default', 'somebody')")
+    server.stop()
+    refused = program.run("database", "downgrade", "0004")
+    assert refused.returncode == 4
+    assert "has no place for what is in" in refused.stderr
+    assert "1 rows of users" in refused.stderr
+
+    done = program.run("database", "downgrade", "0004", "--yes")
+    assert done.stdout == "Took the schema back from version 0006 to 0004.\n  gone: 1 rows of users\n"
+    assert "0005  tables of conversations\n" in done.stderr
+    # The embedded server upgrades itself, and so finds nothing to do.
+    assert program.json("database", "upgrade", "--finish") == {
+        "before": "0006",
+        "after": "0006",
+        "application_login": False,
+        "old_programs": False,
+    }
+    assert program.json("database", "downgrade", "0005") == {"before": "0006", "after": "0005", "lost": {}}
+    assert program.json("database", "downgrade", "0007", exit_code=1)["error"]["code"] == "schema"
 
 
 @pytest.mark.slow

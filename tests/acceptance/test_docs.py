@@ -43,6 +43,7 @@ NOT_RUN = {
     "python synapse.py migrate sqlite": "needs a database of the reader's; tests/integration/test_migrate_sqlite.py",
     "python synapse.py migrate bytea": "needs a table of the reader's; tests/integration/test_migrate_bytea.py",
     "python synapse.py tenants create acme": "shows a folder of the reader's; tests/integration/test_tenancy.py",
+    "python synapse.py database downgrade": "takes away what other pages need; tests/acceptance/test_database_commands.py",
     "make serve": "goes on until it is stopped; tests/acceptance/test_serve_command.py",
     "pip install -r requirements-serve.txt": "goes on until it is stopped; likewise",
     "SYNAPSE_SCREENSHOTS=": "needs a browser; tests/system_page makes the same pictures",
