@@ -52,6 +52,9 @@ class Settings:
     :param embedding_model: A registered model, for indexing and asking; `None` means the registry's active one.
     :param embedding_batch_size: Chunks per call of the model, at least 1.
     :param embedding_precision: What the model computes in: `auto`, `fp32`, `bf16` or `fp16`.
+    :param embedding_base_url: An OpenAI-compatible server that embeds; `None` means a model in this process.
+    :param embedding_api_key: Its key; local servers need none.
+    :param embedding_timeout: Seconds until an embedding that has not come is given up, above 0.
     :param table_name: Documents table; `None` means the table of the registry's active model.
     :param top_k: Documents that an answer is made from, at least 1.
     :param ef_search: Candidate list of an HNSW search, 1 to 1000; raised to `top_k` where that is larger.
@@ -101,6 +104,9 @@ class Settings:
     embedding_model: str | None = None
     embedding_batch_size: int = 32
     embedding_precision: Precision = "auto"
+    embedding_base_url: str | None = None
+    embedding_api_key: str | None = field(default=None, repr=False)
+    embedding_timeout: float = 30.0
     table_name: str | None = None
     top_k: int = 10
     ef_search: int = 200
@@ -144,7 +150,13 @@ class Settings:
         for name, least in (("embedding_batch_size", 1), ("top_k", 1), ("prompt_tokens", 256), ("max_file_bytes", 1)):
             if getattr(self, name) < least:
                 raise ConfigurationError(f"{name} must be at least {least}, but is {getattr(self, name)}.")
-        for name in ("llm_timeout", "conversion_timeout", "request_timeout", "database_max_lag_seconds"):
+        for name in (
+            "llm_timeout",
+            "embedding_timeout",
+            "conversion_timeout",
+            "request_timeout",
+            "database_max_lag_seconds",
+        ):
             if not 0 < getattr(self, name) < float("inf"):
                 raise ConfigurationError(f"{name} must be a number of seconds above 0, but is {getattr(self, name)}.")
         for name, (low, high) in _RANGES.items():
@@ -188,6 +200,9 @@ VARIABLES = {
     "embedding_model": "EMBEDDING_MODEL",
     "embedding_batch_size": "EMBEDDING_BATCH_SIZE",
     "embedding_precision": "EMBEDDING_PRECISION",
+    "embedding_base_url": "EMBEDDING_BASE_URL",
+    "embedding_api_key": "EMBEDDING_API_KEY",
+    "embedding_timeout": "EMBEDDING_TIMEOUT",
     "table_name": "SYNAPSE_TABLE",
     "top_k": "SYNAPSE_TOP_K",
     "ef_search": "HNSW_EF_SEARCH",

@@ -54,10 +54,10 @@ def add(
 
         settings = Settings.from_env()
         if dimension is None:
-            from components.embedders import embedding_dimension
+            from pipelines.embedding import model_dimension
 
-            note(f"Loading {model} to find out its dimension …")
-            dimension = embedding_dimension(model)
+            note(f"{'Asking' if settings.embedding_base_url else 'Loading'} {model} to find out its dimension …")
+            dimension = model_dimension(settings, model)
         described = EmbeddingModel.named(model, dimension=dimension, language=language, partitions=partitions)
         add_model(owner_database(settings), described)
         if json_:

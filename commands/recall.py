@@ -57,7 +57,7 @@ def recall(
         store = document_store(settings, model)
         table = SampledTable(store)
         made_of = "documents' embeddings with noise" if questions is None else f"{len(questions)} questions"
-        vectors = _made(table, sample) if questions is None else _embedded(questions, model)
+        vectors = _made(table, sample) if questions is None else _embedded(questions, model, settings)
         if not table.rows or not vectors:
             _say_empty(store, json_=json_)
             raise typer.Exit(BELOW_THRESHOLD if at_least is not None else 0)
@@ -96,10 +96,10 @@ def _made(table: SampledTable, count: int) -> list[list[float]]:
     return made_queries(table.vectors(count))
 
 
-def _embedded(questions: Sequence[str], model: EmbeddingModel) -> list[list[float]]:
-    from components.embedders import TextEmbedder
+def _embedded(questions: Sequence[str], model: EmbeddingModel, settings: Settings) -> list[list[float]]:
+    from pipelines.embedding import text_embedder
 
-    embedder = TextEmbedder(model=model.model)
+    embedder = text_embedder(settings, model)
     embedder.warm_up()
     return [embedder.run(text=question)["embedding"] for question in questions]
 

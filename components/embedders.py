@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import threading
+from collections.abc import Sequence
 from typing import Any
 
 from haystack import component
@@ -54,6 +55,15 @@ class TextEmbedder(SentenceTransformersTextEmbedder):
     def warm_up(self) -> None:
         """Load the model, once."""
         _load(self, SentenceTransformersTextEmbedder)
+
+    def embed(self, texts: Sequence[str]) -> list[list[float]]:
+        """Embed several texts at once."""
+        self.warm_up()
+        assert self.embedding_backend is not None
+        vectors: list[list[float]] = self.embedding_backend.embed(
+            list(texts), batch_size=len(texts), show_progress_bar=False
+        )
+        return vectors
 
 
 @component

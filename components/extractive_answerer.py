@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 from haystack import Document, component, default_to_dict
+from haystack.utils import Secret
 
 from components.answers import Answer, cite, not_in_documents
-from components.embedders import TextEmbedder
 from components.embedding_precision import Precision
 from components.model_files import DEFAULT_MODEL
 from components.sentences import content_words, sentence_spans
@@ -57,6 +57,9 @@ class ExtractiveAnswerer:
     :param max_sentences: How many sentences an answer has at most.
     :param max_passages: How many passages they come from at most.
     :param max_candidates: How many sentences are embedded at most; bounds the time, about 4 ms each.
+    :param api_base_url: A server that embeds, as for `RemoteTextEmbedder`; `None` means the model in this process.
+    :param api_key: Its key.
+    :param timeout: Seconds until it must have answered.
     """
 
     def __init__(
@@ -67,13 +70,17 @@ class ExtractiveAnswerer:
         max_sentences: int = 3,
         max_passages: int = 5,
         max_candidates: int = 12,
+        api_base_url: str | None = None,
+        api_key: Secret | None = None,
+        timeout: float = 30.0,
     ) -> None:
         self.model = model
         self.max_sentences = max_sentences
         self.max_passages = max_passages
         self.max_candidates = max_candidates
         self.compute_precision = compute_precision
-        self._embedder = TextEmbedder(model=model, compute_precision=compute_precision)
+        self.api_base_url, self.api_key, self.timeout = api_base_url, api_key, timeout
+        self._embedder = self._made_embedder()
 
     def to_dict(self) -> dict[str, Any]:
         """Serialize the component to a dictionary."""
@@ -84,6 +91,9 @@ class ExtractiveAnswerer:
             max_sentences=self.max_sentences,
             max_passages=self.max_passages,
             max_candidates=self.max_candidates,
+            api_base_url=self.api_base_url,
+            api_key=self.api_key,
+            timeout=self.timeout,
         )
 
     def warm_up(self) -> None:
@@ -116,6 +126,17 @@ class ExtractiveAnswerer:
             )
         }
 
+    def _made_embedder(self) -> Any:
+        if self.api_base_url:
+            from components.remote_embedders import RemoteTextEmbedder
+
+            return RemoteTextEmbedder(
+                model=self.model, api_base_url=self.api_base_url, api_key=self.api_key, timeout=self.timeout
+            )
+        from components.embedders import TextEmbedder
+
+        return TextEmbedder(model=self.model, compute_precision=self.compute_precision)
+
     def _candidates(self, question: str, documents: list[Document]) -> list[_Candidate]:
         words = set(content_words(question))
         found = [one for rank, document in enumerate(documents) for one in _sentences(document, rank, words)]
@@ -123,11 +144,7 @@ class ExtractiveAnswerer:
         return found[: self.max_candidates]
 
     def _chosen(self, candidates: list[_Candidate], question: np.ndarray[Any, Any]) -> list[_Candidate]:
-        backend = self._embedder.embedding_backend
-        assert backend is not None, "warm_up loads it"
-        vectors = np.asarray(
-            backend.embed([one.context for one in candidates], batch_size=len(candidates), show_progress_bar=False)
-        )
+        vectors = np.asarray(self._embedder.embed([one.context for one in candidates]))
         lengths = np.linalg.norm(vectors, axis=1) * np.linalg.norm(question)
         scores = vectors @ question / np.where(lengths == 0, 1, lengths)
         scores += [WORDS_WEIGHT * one.coverage - RANK_WEIGHT * one.rank for one in candidates]

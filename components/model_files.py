@@ -37,6 +37,11 @@ def model_location(name: str, *, weights: bool = True) -> str:
     return str(folder)
 
 
+def has_local_tokenizer(name: str) -> bool:
+    """Whether a model's tokenizer is on this machine in any case: the default model's package, or a folder."""
+    return find_spec(PACKAGE) is not None if name == DEFAULT_MODEL else Path(name).is_dir()
+
+
 def _package_folder() -> Path:
     spec = find_spec(PACKAGE)  # located, not imported: nothing of it needs to run
     folder = Path(spec.origin).parent / "model" if spec and spec.origin else None

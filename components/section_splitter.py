@@ -12,7 +12,7 @@ from haystack import Document, component
 from components.converted_text import Kind
 from components.model_files import DEFAULT_MODEL
 from components.text_spans import Budget, Span, fitted, split_span, trim
-from components.token_counter import TokenCounter, TokenStarts
+from components.token_counter import TokenCounter, TokenStarts, counter_of
 from database.errors import InvalidInputError
 
 _TINY = {"prose": 1 / 8, "rows": 1 / 8, "code": 1 / 4}
@@ -61,17 +61,19 @@ class SectionSplitter:
 
     :param model: Whose tokens are counted; title, heading and content together never exceed its limit.
     :param max_tokens: A lower limit; `None` means the model's.
+    :param remote: Whether a server has the model; where its tokenizer is not on this machine, tokens are guessed.
     """
 
-    def __init__(self, *, model: str = DEFAULT_MODEL, max_tokens: int | None = None) -> None:
+    def __init__(self, *, model: str = DEFAULT_MODEL, max_tokens: int | None = None, remote: bool = False) -> None:
         self.model = model
         self.max_tokens = max_tokens
+        self.remote = remote
         self._counter: TokenCounter | None = None
 
     def warm_up(self) -> None:
         """Load the model's tokenizer, once."""
         if self._counter is None:
-            self._counter = TokenCounter(self.model)
+            self._counter = counter_of(self.model, remote=self.remote)
 
     @component.output_types(documents=list[Document], sources=list[Document])
     def run(self, documents: list[Document]) -> dict[str, Any]:

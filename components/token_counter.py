@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from array import array
 from bisect import bisect_left
 from collections.abc import Sequence
@@ -11,13 +12,18 @@ from typing import Any
 
 from tokenizers import Tokenizer
 
-from components.model_files import DEFAULT_MODEL, model_location
+from components.model_files import DEFAULT_MODEL, has_local_tokenizer, model_location
 from database.errors import ConfigurationError
 
 LONGEST = 512
 """Tokens of a chunk, where a model would take more: longer passages blur what an embedding stands for."""
 
+APPROXIMATE_LIMIT = 200
+"""Tokens of a chunk where they can only be guessed: the smallest of the usual models takes 256, and a guess may be too low."""
+
 _WINDOW = 50_000
+
+_PIECE = re.compile(r"[^\W\d_\u0530-\U0010ffff]{1,3}|[^\s]")
 
 
 class TokenCounter:
@@ -57,6 +63,39 @@ class TokenCounter:
             return text
         end = starts.at(tokens - 1) if len(starts) >= tokens else tokens * 20
         return text[:end].rstrip() + "…"
+
+
+class ApproximateTokenCounter(TokenCounter):
+    """
+    Guesses the tokens of a model whose tokenizer is not here: three letters are one, and so is each sign, each digit and
+    each letter beyond Latin, Greek and Cyrillic.
+
+    This project's documentation comes to 1.4 times the tokens that the default model counts, German text to 0.87 times.
+    """
+
+    def __init__(self) -> None:
+        self.counts_words = True
+        self.limit = APPROXIMATE_LIMIT
+
+    def counts(self, texts: Sequence[str]) -> list[int]:
+        """Tokens of each text, and two that stand for the model's special ones."""
+        return [2 + sum(1 for _ in _PIECE.finditer(text)) for text in texts]
+
+    def starts(self, text: str) -> TokenStarts:
+        """Where the pieces of a text begin."""
+        return TokenStarts(array("I", (piece.start() for piece in _PIECE.finditer(text))))
+
+
+def counter_of(model: str, *, remote: bool = False) -> TokenCounter:
+    """
+    What counts a model's tokens.
+
+    :param remote: Whether a server has the model. Its tokenizer is then used only where it lies on this machine: chunks must
+        not depend on whether a hub answers.
+    """
+    if remote and not has_local_tokenizer(model):
+        return ApproximateTokenCounter()
+    return TokenCounter(model)
 
 
 class TokenStarts:

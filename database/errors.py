@@ -10,6 +10,7 @@ A message says what was expected and what was found; `hint` says what to do. Doo
     ├── LimitError                  too much was asked for: the tokens of a day
     ├── GuardError                  refused to protect data; a flag overrides it
     ├── LanguageModelError          the language model's server failed
+    ├── EmbeddingModelError         the embedding model's server failed
     └── DatabaseError
         ├── DatabaseUnavailableError    down, refused, timed out, wrong password
         ├── ExtensionMissingError       no pgvector
@@ -80,6 +81,12 @@ class LanguageModelError(SynapseError):
     """The language model's server failed, answered nonsense, or did not answer."""
 
     code = "language_model"
+
+
+class EmbeddingModelError(SynapseError):
+    """The embedding model's server failed, answered nonsense, or did not answer."""
+
+    code = "embedding_model"
 
 
 class DatabaseError(SynapseError):

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 from haystack import Document
 from haystack.utils import Secret
 
-from components.embedders import DocumentEmbedder, TextEmbedder
 from components.section_splitter import SectionSplitter
 from database.document_store import SynapseDocumentStore
 from database.errors import InvalidInputError
@@ -19,6 +18,7 @@ from evaluation.collection import Collection, Text
 from evaluation.evaluation import Result, evaluate
 from evaluation.strategies import Options, build_strategy, strategy_names
 from evaluation.tuning import Tuning, tune
+from pipelines import embedding
 from pipelines.query import ranking as application_ranking
 
 if TYPE_CHECKING:
@@ -131,17 +131,13 @@ class Workbench:
     ) -> None:
         self.owner, self.schema, self.settings, self.model = owner, schema, settings, model
         self.collection, self.progress = collection, progress
-        splitter = SectionSplitter(model=model.model) if split else None
+        splitter = SectionSplitter(model=model.model, remote=bool(settings.embedding_base_url)) if split else None
         self._documents = list(documents_of(collection, splitter=splitter))
         self._text_of = texts_by_chunk(collection)
-        self._document_embedder = document_embedder or DocumentEmbedder(
-            model=model.model,
-            batch_size=settings.embedding_batch_size,
-            compute_precision=settings.embedding_precision,
+        self._document_embedder = document_embedder or embedding.document_embedder(
+            settings, model.model, dimension=model.dimension
         )
-        self._text_embedder = text_embedder or TextEmbedder(
-            model=model.model, compute_precision=settings.embedding_precision
-        )
+        self._text_embedder = text_embedder or embedding.text_embedder(settings, model)
 
     @property
     def chunks(self) -> int:

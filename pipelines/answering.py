@@ -207,11 +207,12 @@ class Assistant:
     def _built(self, kind: str) -> Pipeline:
         if self._opening.done() and self._opening.exception():
             self._opening = _in_background(self._open)  # what failed at the start may work now
-        from components.embedders import TextEmbedder  # takes seconds, while the database starts
+        if not self.settings.embedding_base_url:
+            from components.embedders import TextEmbedder  # takes seconds, while the database starts
 
-        # A guess while the registry is not there yet: the weights are shared with the pipeline's embedder.
-        if self.settings.embedding_model in (None, DEFAULT_MODEL) and not self._opening.done():
-            TextEmbedder(model=DEFAULT_MODEL).warm_up()
+            # A guess while the registry is not there yet: the weights are shared with the pipeline's embedder.
+            if self.settings.embedding_model in (None, DEFAULT_MODEL) and not self._opening.done():
+                TextEmbedder(model=DEFAULT_MODEL).warm_up()
         from pipelines.query import build_query_pipeline, build_search_pipeline
 
         _, model = self._opening.result()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from components.model_files import DEFAULT_MODEL
+from components.model_files import DEFAULT_MODEL, has_local_tokenizer
 
 if TYPE_CHECKING:
     from config import Settings
@@ -22,4 +22,6 @@ def fingerprint(settings: Settings) -> str:
 
     :param settings: The model is part of it: its tokens limit the chunks. Without one it is the default model.
     """
-    return f"converter={CONVERTER_VERSION} chunker={CHUNKER_VERSION} model={settings.embedding_model or DEFAULT_MODEL}"
+    model = settings.embedding_model or DEFAULT_MODEL
+    guessed = " tokens=guessed" if settings.embedding_base_url and not has_local_tokenizer(model) else ""
+    return f"converter={CONVERTER_VERSION} chunker={CHUNKER_VERSION} model={model}{guessed}"

@@ -22,6 +22,7 @@ from components.source_router import SourceRouter
 from components.text_cleaner import TextCleaner
 from components.text_converter import TextConverter
 from components.xlsx_converter import XLSXConverter
+from pipelines.embedding import document_embedder
 from pipelines.fingerprint import fingerprint
 
 if TYPE_CHECKING:
@@ -59,7 +60,10 @@ def build_preparation_pipeline(settings: Settings) -> Pipeline:
         pipeline.add_component(f"{name}_converter", converter())
         pipeline.connect(f"router.{name}", f"{name}_converter.sources")
         pipeline.connect(f"{name}_converter.documents", "cleaner.documents")
-    pipeline.add_component("splitter", SectionSplitter(model=settings.embedding_model or DEFAULT_MODEL))
+    pipeline.add_component(
+        "splitter",
+        SectionSplitter(model=settings.embedding_model or DEFAULT_MODEL, remote=bool(settings.embedding_base_url)),
+    )
     pipeline.add_component("language", LanguageDetector())
     pipeline.connect("cleaner.documents", "splitter.documents")
     pipeline.connect("splitter.documents", "language.documents")
@@ -76,15 +80,11 @@ def build_indexing_pipeline(settings: Settings) -> Pipeline:
 
     :param settings: Model (the default one, where they name none), database and sizes.
     """
-    from components.embedders import DocumentEmbedder
     from components.source_writer import SourceWriter
 
     pipeline = build_preparation_pipeline(settings)
     model = settings.embedding_model or DEFAULT_MODEL
-    embedder = DocumentEmbedder(
-        model=model, batch_size=settings.embedding_batch_size, compute_precision=settings.embedding_precision
-    )
-    pipeline.add_component("embedder", embedder)
+    pipeline.add_component("embedder", document_embedder(settings, model))
     pipeline.add_component(
         "writer",
         SourceWriter(

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from components.file_types import title_from_name
 from pipelines.conversion_worker import ConversionWorker
+from pipelines.embedding import document_embedder
 from pipelines.indexing_run import Converter, Embedder, IndexingRun, SyncResult
 
 if TYPE_CHECKING:
@@ -94,15 +95,11 @@ class IndexingDriver:
     def warm_embedder(self) -> Embedder:
         """The embedder with its model loaded."""
         if self._embedder is None:
-            from components.embedders import DocumentEmbedder
-            from components.embedding_precision import precision_sentence
+            model = self.ledger.model
+            self._embedder = document_embedder(self._settings, model.model, dimension=model.dimension)
+            if self._on_model and not self._settings.embedding_base_url:
+                from components.embedding_precision import precision_sentence
 
-            self._embedder = DocumentEmbedder(
-                model=self.ledger.model.model,
-                batch_size=self._settings.embedding_batch_size,
-                compute_precision=self._settings.embedding_precision,
-            )
-            if self._on_model:
                 self._on_model(precision_sentence(self._settings.embedding_precision))
         self._embedder.warm_up()
         return self._embedder

@@ -23,7 +23,6 @@ from components.answers import Answer
 from components.citation_checker import CitationChecker
 from components.context_window import ContextWindow
 from components.diversity import MaximalMarginalRelevance
-from components.embedders import TextEmbedder
 from components.extractive_answerer import ExtractiveAnswerer
 from components.hybrid_retriever import HybridRetriever
 from components.metadata_filter import MetadataFilter
@@ -34,6 +33,7 @@ from database.connection import open_database
 from database.document_store import SynapseDocumentStore
 from database.models import EmbeddingModel, chosen_model
 from database.tenancy import schema_of
+from pipelines.embedding import remote, text_embedder
 
 if TYPE_CHECKING:
     from config import Settings
@@ -99,7 +99,7 @@ def build_search_pipeline(
     pipeline = Pipeline()
     generator = _language_model(settings) if settings.has_language_model else None
     pipeline.add_component("rewriter", QuestionRewriter(generator))
-    pipeline.add_component("embedder", _embedder(settings, model))
+    pipeline.add_component("embedder", text_embedder(settings, model))
     pipeline.add_component("metadata_filter", MetadataFilter(scope, document_store=store))
     pipeline.add_component("retriever", _retriever(settings, store))
     pipeline.connect("rewriter.question", "embedder.text")
@@ -164,10 +164,6 @@ def document_store(settings: Settings, model: EmbeddingModel) -> SynapseDocument
     )
 
 
-def _embedder(settings: Settings, model: EmbeddingModel) -> TextEmbedder:
-    return TextEmbedder(model=model.model, compute_precision=settings.embedding_precision)
-
-
 def _retriever(settings: Settings, store: SynapseDocumentStore) -> HybridRetriever:
     candidates = None
     if settings.rerank_model:
@@ -197,7 +193,7 @@ def _add_rankers(pipeline: Pipeline, settings: Settings, model: EmbeddingModel) 
 
 
 def _add_extractive(pipeline: Pipeline, settings: Settings, model: EmbeddingModel) -> None:
-    answerer = ExtractiveAnswerer(model=model.model, compute_precision=settings.embedding_precision)
+    answerer = ExtractiveAnswerer(model=model.model, compute_precision=settings.embedding_precision, **remote(settings))
     pipeline.add_component("answerer", answerer)
     pipeline.connect("rewriter.question", "answerer.question")
     pipeline.connect("embedder.embedding", "answerer.question_embedding")

@@ -29,6 +29,7 @@ STATUS = {
     "limit": 429,
     "unknown_tenant": 401,
     "language_model": 502,
+    "embedding_model": 502,
     "database_unavailable": 503,
     "schema": 503,
     "database": 500,
@@ -43,6 +44,7 @@ RETRY_AFTER = 5
 
 _OURS_TO_KNOW = {
     "language_model": "The language model's server failed.",
+    "embedding_model": "The embedding model's server failed.",
     "database_unavailable": "The database cannot be reached at the moment.",
     "schema": "The database is being upgraded.",
 }

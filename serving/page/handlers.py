@@ -18,6 +18,7 @@ from starlette.responses import JSONResponse, Response
 
 from database.errors import (
     DatabaseError,
+    EmbeddingModelError,
     InvalidInputError,
     LanguageModelError,
     LimitError,
@@ -215,7 +216,7 @@ def _sentence(exc: SynapseError) -> tuple[str, bool]:
             return " ".join(filter(None, [exc.message, exc.hint])), True
         case LanguageModelError():
             return "The language model does not answer at the moment. Your question is still here.", True
-        case DatabaseError():
+        case DatabaseError() | EmbeddingModelError():
             return "The documents cannot be reached at the moment. Your question is still here.", True
         case _:
             return "Something went wrong with this question. Your question is still here.", True
