@@ -169,15 +169,24 @@ def test_without_a_database_it_says_what_it_needs(image: Image) -> None:
 
 
 def test_upgrade_and_examination(image: Image, environment: dict[str, str]) -> None:
+    """What doctor finds is said and stops nothing; a server without vectors does."""
     upgrade = replace(image, stage=replace(image.stage, entrypoint=["sh", "/app/deploy/upgrade.sh"], command=[]))
     done = upgrade.run(environment=environment)
     assert "1. Schema\nThe schema is at version" in done.stdout, done.stderr
     assert "2. Extension, schema" in done.stdout
-    assert "✓ connection" in done.stdout
+    assert re.search(r"(?m)^✓ connection", done.stdout)
+    assert "✗" in done.stdout, "a fault was expected: the server of the tests runs without fsync"
+    assert done.stdout.endswith("The service starts all the same; what is above wants to be mended.\n")
+    assert done.returncode == 0
+    away = dict.fromkeys(environment, f"host=127.0.0.1 port={free_port()} user=postgres dbname=synapse")
+    done = upgrade.run(environment=away)
+    assert done.returncode == 1
+    assert "2." not in done.stdout
 
 
 def test_it_serves(image: Image, environment: dict[str, str]) -> None:
     (image.data / "warranty.md").write_text("The warranty of dishwashers is 24 months.")
+    environment = {"DATABASE_URL": environment["DATABASE_URL"]}  # the owner's is not for the service
     assert image.run("index", "/data/warranty.md", environment=environment).returncode == 0
     image.run("users", "create", "ann", environment=environment)
     made = image.run("keys", "create", "ann", environment=environment)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import time
@@ -57,6 +58,27 @@ def test_a_database_that_can_work_is_healthy(
         done = health(tcp_server, user, tcp_server.port, **given)
         assert done.returncode == 0, done.stderr
         assert done.stdout.startswith("vector 0.8.5, schema 0")
+
+
+def test_the_application_logs_in_with_the_password_of_a_file(
+    tcp_server: TcpServer, composed: str, tmp_path: Path
+) -> None:
+    def given(password: str) -> str:
+        (tmp_path / "password").write_text(f"{password}\n")
+        environment = tcp_server.socket_environment(composed) | {
+            "SYNAPSE_APP_PASSWORD_FILE": str(tmp_path / "password")
+        }
+        command = [DEPLOY / "application_login.sh"]
+        return subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout
+
+    try:
+        assert re.fullmatch(
+            r"init\.sql made schema version \d{4} with pgvector 0\.8\.5; synapse_app can log in\.\n", given("an'other")
+        )
+        psycopg.connect(tcp_server.tcp(user="synapse_app", password="an'other", dbname=composed)).close()
+    finally:
+        given(APPLICATION_PASSWORD)
+    assert "an'other" not in tcp_server.log.read_text()
 
 
 def test_one_that_cannot_is_not(tcp_server: TcpServer, composed: str) -> None:
