@@ -31,7 +31,7 @@ PATIENCE = 600.0
 BATCH_SECONDS = 0.1
 """What a batch is to take: writers of its documents wait for as long."""
 
-_LONGEST_PAUSE = 2.0
+_LONGEST_PAUSE = 1.0
 _POLL_SECONDS = 0.5
 _NOTE = "synapse schema change "
 _SQL = statements(Path(__file__).with_suffix(".sql"))

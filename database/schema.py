@@ -119,7 +119,7 @@ def upgrade(owner_conninfo: str, *, finish: bool = False, on_progress: OnProgres
         interrupted = unfinished(connection)
         if before != SCHEMA_VERSION or interrupted:
             _upgrade_online(owner_conninfo, online, before=before, interrupted=interrupted)
-        if finish or before is None or not _has_data(online):
+        if lets_old_programs_in(connection) and (finish or before is None or not _has_data(online)):
             _shut_out_old_programs(online)
         return Change(before=before, after=SCHEMA_VERSION, old_programs=lets_old_programs_in(connection))
 
@@ -137,25 +137,12 @@ def downgrade(owner_conninfo: str, version: str, *, yes: bool = False, on_progre
         connection = online.connection
         before, interrupted = current_version(connection), unfinished(connection)
         if interrupted and before is not None and interrupted["before"] < interrupted["after"]:
-            before = min(
-                (known for known in _known_versions() if known > before), default=before
-            )  # is half there, and goes, too
+            before = _next_version(before)  # an upgrade left it half-made
         if interrupted and version == before:  # all but the end was done
             online.clear_note()
             return Change(before=before, after=version)
-        if version not in _known_versions() or before is None or before not in _known_versions() or version >= before:
-            raise SchemaError(
-                f"A version below that of {online.name} was expected, {before or 'which has none'}, but not {version}.",
-                hint=f"Versions are {', '.join(_known_versions())}.",
-            )
-        require_possible(connection, version, name=online.name)
-        lost = losses(connection, version)
-        if lost and not yes:
-            counted = ", ".join(f"{rows:,} {what}" for what, rows in lost.items())
-            raise GuardError(
-                f"Version {version} has no place for what is in {online.name}: {counted}.",
-                hint="Make a backup with `python synapse.py database backup`, then repeat with --yes.",
-            )
+        before = _require_below(version, before, name=online.name)
+        lost = _require_nothing_lost(online, version, yes=yes)
         online.write_note(before=before, after=version)
         if interrupted:
             connection.execute(_SQL["set_version"], {"version": before})
@@ -227,12 +214,35 @@ def _changing(owner_conninfo: str, *, on_progress: OnProgress) -> Iterator[Onlin
         ) from exc
 
 
+def _require_below(version: str, before: str | None, *, name: str) -> str:
+    known = _known_versions()
+    if before not in known or version not in known or version >= before:
+        raise SchemaError(
+            f"A version below that of {name} was expected, {before or 'which has none'}, but not {version}.",
+            hint=f"Versions are {', '.join(known)}.",
+        )
+    return before
+
+
+def _require_nothing_lost(online: Online, version: str, *, yes: bool) -> dict[str, int]:
+    """What is lost with consent."""
+    require_possible(online.connection, version, name=online.name)
+    lost = losses(online.connection, version)
+    if lost and not yes:
+        counted = ", ".join(f"{rows:,} {what}" for what, rows in lost.items())
+        raise GuardError(
+            f"Version {version} has no place for what is in {online.name}: {counted}.",
+            hint="Make a backup with `python synapse.py database backup`, then repeat with --yes.",
+        )
+    return lost
+
+
 def _upgrade_online(
     owner_conninfo: str, online: Online, *, before: str | None, interrupted: dict[str, str] | None
 ) -> None:
     if before is not None:
         if interrupted and interrupted["after"] < interrupted["before"]:  # what a downgrade had begun to take back
-            before = max((version for version in _known_versions() if version < before), default=before)
+            before = max((known for known in _known_versions() if known < before), default=before)
             online.connection.execute(_SQL["set_version"], {"version": before})
         online.write_note(before=before, after=SCHEMA_VERSION)
     _run_versions(owner_conninfo, "upgrade", "head", name=online.name, online=online)
@@ -242,10 +252,9 @@ def _upgrade_online(
 def _shut_out_old_programs(online: Online) -> None:
     """Close the default tenant's tables to programs from before tenants, and drop the indexes that only they use."""
     online.version = SCHEMA_VERSION
-    open_tables = online.connection.execute(_SQL["tables_of_old_programs"]).fetchall()
-    for model in online.models() if open_tables else ():
+    for model in online.models():
         online.drop_index(f"{model['table_name']}_keyword_index")
-    for row in open_tables:
+    for row in online.connection.execute(_SQL["tables_of_old_programs"]).fetchall():
         online.run(f"closing {row['name']}", _SQL["shut_out_old_programs"], row)
 
 
@@ -259,6 +268,10 @@ def _has_data(online: Online) -> bool:
 def _known_versions() -> list[str]:
     """All versions of this program, the first first."""
     return sorted(path.name[:4] for path in (_VERSIONS / "versions").glob("[0-9]*.py"))
+
+
+def _next_version(version: str) -> str:
+    return min((known for known in _known_versions() if known > version), default=version)
 
 
 def _run_versions(
