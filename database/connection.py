@@ -55,12 +55,22 @@ if TYPE_CHECKING:
     from config import Settings
     from database.reading import Reader, Replica
 
-POOL_SIZE = 16
+POOL_LEAST, POOL_SIZE = 1, 16
+"""Connections that a pool keeps, and has at most."""
+
 CONNECT_TIMEOUT = 10
 """Seconds until a connection attempt is given up."""
 
 KNOCK_TIMEOUT = 2
 """The same for who has another server to ask; libpq takes nothing shorter."""
+
+SIGNS_OF_LIFE = {
+    "keepalives_idle": 30,
+    "keepalives_interval": 10,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 60_000,
+}
+"""A minute after its network was cut, a connection is given up; the kernel's own defaults are a quarter of an hour and two hours."""
 
 LARGE = 100_000
 """Bytes of a statement and its parameters above which no pipeline is used; a socket's buffer has about 200 KB."""
@@ -198,10 +208,8 @@ class Database:
     """
 
     def __init__(self, conninfo: str, *, server: EmbeddedServer | None = None) -> None:
-        parameters = parse_conninfo(conninfo)
-        parameters.setdefault("connect_timeout", CONNECT_TIMEOUT)
-        parameters.setdefault("application_name", "synapse")
-        self.conninfo = make_conninfo(**parameters)
+        defaults: dict[str, Any] = {"connect_timeout": CONNECT_TIMEOUT, "application_name": "synapse", **SIGNS_OF_LIFE}
+        self.conninfo = make_conninfo(**(defaults | parse_conninfo(conninfo)))
         self.server = server
         self.tenant: str | None = None
         self.replica: Replica | None = None
@@ -514,7 +522,7 @@ class Database:
         connection = {"prepare_threshold": None, "row_factory": dict_row}
         return {
             "conninfo": self.conninfo,
-            "min_size": 1,
+            "min_size": POOL_LEAST,
             "max_size": POOL_SIZE,
             "kwargs": connection,
             "name": "synapse",

@@ -152,7 +152,8 @@ def test_a_secret_and_its_file_are_one_too_many(
 
 
 def test_secrets_are_never_shown() -> None:
-    settings = Settings(database_url="postgresql://u:s3cret@h/d", llm_api_key="s3cret", database_owner_url="p:s3cret@h")
+    url = "postgresql://u:s3cret@h/d"
+    settings = Settings(database_url=url, llm_api_key="s3cret", database_owner_url="p:s3cret@h", database_read_url=url)
     assert "s3cret" not in repr(settings)
     assert "s3cret" not in str(settings)
 
