@@ -49,6 +49,11 @@ NOT_RUN = {
     "SYNAPSE_SCREENSHOTS=": "needs a browser; tests/system_page makes the same pictures",
     "pip install -r requirements-ray.txt": "needs Ray and a cluster; tests/integration/test_ray_indexing.py",
     "python synapse.py index documents --watch": "goes on until it is stopped; tests/integration/test_watch.py",
+    "python synapse.py database backup backups": "writes into a folder of the reader's; tests/acceptance/test_copies_commands.py",
+    "python synapse.py database restore backups": "needs a server; likewise",
+    "python synapse.py database move --to postgresql": "needs a server; likewise",
+    "SYNAPSE_HOME=.synapse-new": "moves the reader's data; likewise",
+    "docker run --detach --name synapse-18": "needs Docker; tests/integration/test_major_upgrade.py does the same without",
 }
 """First words of the `bash` blocks, and why they are not run."""
 
@@ -159,6 +164,8 @@ SHOWN_OBJECTS = {
     "models drop": ["bge-small-en-v1.5", "--yes"],
     "database upgrade": [],
     "database status": [],
+    "database reindex": [],
+    "database tune": ["--sample", "2"],
     "database backup": ["{home}/docs.dump"],
     "documents delete": ["docs/cli.md", "--yes"],
     "users create": ["bea"],
