@@ -88,7 +88,7 @@ def patient_of(settings: Settings) -> Patient:
             embedding_model=settings.embedding_model,
             ef_search=settings.ef_search,
             secret_files=(PROJECT / ".env", settings.home / "page_secret"),
-            model_files=files_of,
+            model_files=None if settings.embedding_base_url else files_of,
             read_url=settings.database_read_url,
         ),
     )
@@ -98,15 +98,13 @@ def _databases(settings: Settings) -> tuple[Any, str | None]:
     """The application's database, and the owner's connection string where it is known; the embedded server is started."""
     from database.connection import Database
     from database.embedded import server_for
-    from database.errors import DatabaseUnavailableError, ExtensionMissingError, SchemaError
+    from database.errors import ExtensionMissingError, SchemaError
 
     if settings.database_url:
         return Database(settings.database_url), settings.database_owner_url
     server = server_for(settings.home.absolute())
     with suppress(SchemaError, ExtensionMissingError):  # which the examination will find, and say more of
         server.start()
-    if not server.data.exists():
-        raise DatabaseUnavailableError(f"The embedded database of {settings.home} could not be started.")
     return Database(server.conninfo(), server=server), server.conninfo(owner=True)
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from commands.output import JsonFlag, errors_reported, note, print_json, progress, say
-from database.errors import BELOW_THRESHOLD, InvalidInputError
+from database.errors import BELOW_THRESHOLD, DatabaseError, InvalidInputError
 
 if TYPE_CHECKING:
     from config import Settings
@@ -68,6 +68,7 @@ def recall(
             seconds=seconds, quiet=json_,
         )  # fmt: skip
         result = {"table": store.table_name, "queries_from": made_of, **certificate.to_dict()}
+        _keep(store, certificate, result)
         if plot is not None:
             title = f"{store.table_name}, {certificate.rows:,} rows"
             plot_recall(result["groups"], plot, title=title, top_k=top_k)
@@ -157,6 +158,25 @@ def _certified(
         configured=settings.ef_search,
         floor_ms=floor_ms(store, vectors[:50]),
     )
+
+
+def _keep(store: SynapseDocumentStore, certificate: Certificate, result: dict[str, Any]) -> None:
+    """Keep the certificate for `doctor` and `status`; one that cannot be kept was measured all the same."""
+    from database.certificates import save
+
+    worst = certificate.worst[1]
+    try:
+        save(
+            store.database,
+            store.table_name,
+            ef_search=certificate.configured,
+            top_k=certificate.top_k,
+            recall=worst.recall,
+            lower=worst.interval[0],
+            certificate=result,
+        )
+    except DatabaseError as exc:
+        note(f"The certificate is not kept: {exc.message}")
 
 
 def _say_empty(store: SynapseDocumentStore, *, json_: bool) -> None:

@@ -187,14 +187,8 @@ def _use(patient: Patient, table: Table) -> Iterator[Finding]:
     forbidding = patient.ask(_SQL["forbidding"])
     what = f"Searches of {table.shown}, about {table.rows:,} documents, do not use its index"
     if forbidding:
-        yield INDEX_UNUSED.sql(
-            f"{what}: {forbidding[0]['name']} is off.",
-            SQL("ALTER DATABASE {} RESET {}")
-            .format(Identifier(forbidding[0]["database"]), Identifier(forbidding[0]["name"]))
-            .as_string()
-            if forbidding[0]["source"] == "database"
-            else f"ALTER SYSTEM RESET {forbidding[0]['name']};\nSELECT pg_reload_conf()",
-        )
+        name = forbidding[0]["name"]
+        yield patient.mending(INDEX_UNUSED, f"{what}: {name} is off.", setting=name, value="on")
     else:
         yield INDEX_UNUSED.sql(f"{what}, though it could.", f"ANALYZE {table.quoted}", fixable=True)
 
@@ -247,11 +241,9 @@ def _size(patient: Patient, table: Table, name: str, size: int) -> Iterator[Find
             "quarters of the memory; docs/indexes.md has halfvec and partitions.",
         )
     elif size > buffers:
-        yield INDEX_BEYOND_SHARED_BUFFERS.text(
-            f"{index}, and shared_buffers is {_megabytes(buffers)}.",
-            f"ALTER SYSTEM SET shared_buffers = '{_megabytes(int(size * 1.5)).replace(' ', '')}', if that is a quarter of the "
-            "memory or less, and restart the server.",
-        )
+        larger = f"{-(-size * 3 // 2 // 2**20)}MB"
+        what = f"{index}, and shared_buffers is {_megabytes(buffers)}."
+        yield patient.mending(INDEX_BEYOND_SHARED_BUFFERS, what, setting="shared_buffers", value=larger)
 
 
 def _megabytes(size: int) -> str:

@@ -45,7 +45,7 @@ SELECT c.relname AS name
 CREATE INDEX CONCURRENTLY IF NOT EXISTS {name} ON {table} USING hnsw (embedding {operators}) WITH (m = 8, ef_construction = 48)
 
 -- forbidding --
-SELECT name, source, current_database() AS database FROM pg_settings WHERE name IN ('enable_indexscan') AND setting = 'off'
+SELECT name FROM pg_settings WHERE name = 'enable_indexscan' AND setting = 'off'
 
 -- load_runs --
 -- A load holds this lock as long as its connection lives.

@@ -21,9 +21,10 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
 from psycopg.rows import dict_row
-from psycopg.sql import SQL, Composed, Identifier
+from psycopg.sql import SQL, Composed, Identifier, Literal
 
 from database.connection import Row, wrapped
+from database.health.finding import Finding, Kind
 from database.health.releases import MAJORS, Major
 from database.sql import statements
 from database.tenancy import schema_of, search_path, takes_roles, transaction_settings
@@ -317,6 +318,23 @@ class Patient:
         """A setting that is a number, in bytes where it is a size; `None` where it is hidden."""
         row = self.settings.get(name)
         return None if row is None else int(float(row["setting"]) * row["unit_bytes"])
+
+    def mending(self, kind: Kind, what: str, *, setting: str, value: str) -> Finding:
+        """A finding about a setting of the server: where it is set decides how it is changed."""
+        row = self.settings[setting]
+        if self.application.server is not None and row["source"] == "command line":
+            return kind.text(
+                what, "The embedded server is started with it; a server of one's own has its own: docs/moving.md."
+            )
+        if row["source"] == "command line":
+            return kind.text(what, f"Start the server with -c {setting}={value}.")
+        if row["source"] == "database":
+            database = Identifier(self.ask("SELECT current_database() AS name")[0]["name"])
+            return kind.sql(what, SQL("ALTER DATABASE {} RESET {}").format(database, Identifier(setting)).as_string())
+        change = SQL("ALTER SYSTEM SET {} = {}").format(Identifier(setting), Literal(value)).as_string()
+        if row["context"] == "postmaster":
+            return kind.text(what, f"{change}; then restart the server.")
+        return kind.sql(what, change, "SELECT pg_reload_conf()")
 
     @cached_property
     def machine(self) -> Machine:

@@ -4,8 +4,7 @@ SELECT name, current_setting(name) AS shown, setting, source, context,
        CASE unit WHEN '8kB' THEN 8192 WHEN 'kB' THEN 1024 WHEN 'MB' THEN 1048576 WHEN 'B' THEN 1 ELSE 1 END AS unit_bytes
   FROM pg_settings
  WHERE name IN ('fsync', 'full_page_writes', 'autovacuum', 'track_counts', 'maintenance_work_mem', 'work_mem', 'shared_buffers',
-                'effective_cache_size', 'max_parallel_maintenance_workers', 'max_connections', 'superuser_reserved_connections',
-                'reserved_connections', 'data_directory', 'data_checksums', 'dynamic_shared_memory_type', 'server_version_num')
+                'effective_cache_size', 'max_parallel_maintenance_workers', 'max_connections', 'data_directory', 'data_checksums', 'enable_indexscan')
 
 -- tables --
 -- Each registered model's table in a schema, beside what the registry says of it. Of a partitioned one, rows and bytes are the

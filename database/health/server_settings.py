@@ -113,55 +113,47 @@ _ON = (
     (AUTOVACUUM_OFF, "autovacuum"),
     (AUTOVACUUM_OFF, "track_counts"),
 )
-_RELOAD = "SELECT pg_reload_conf()"
+_SHOWN = ("shared_buffers", "maintenance_work_mem")
 
 
 def look_at_safety(patient: Patient) -> Iterator[Finding]:
     """What must be on."""
-    hidden = []
     for kind, name in _ON:
         row = patient.settings.get(name)
-        if row is None:
-            hidden.append(name)
-        elif row["setting"] == "off":
-            if row["source"] == "command line":
-                yield kind.text(
-                    f"{name} is off, by the command that starts the server.", f"Start the server without -c {name}=off."
-                )
-            else:
-                yield kind.sql(f"{name} is off.", *_setting(patient, name, "on"))
-    if hidden:
+        if row is not None and row["setting"] == "off":
+            yield patient.mending(kind, f"{name} is off.", setting=name, value="on")
+    if hidden := [name for name in (*(name for _, name in _ON), *_SHOWN) if name not in patient.settings]:
         yield unknown(SUBJECT, f"{', '.join(hidden)} are not shown")
     else:
-        yield right(
-            SUBJECT,
-            ", ".join(
-                f"{name} {patient.settings[name]['shown']}" for name in ("shared_buffers", "maintenance_work_mem")
-            ),
-        )
+        yield right(SUBJECT, ", ".join(f"{name} {patient.settings[name]['shown']}" for name in _SHOWN))
 
 
 def look_at_memory(patient: Patient) -> Iterator[Finding]:
-    """What an index build of the largest table takes, and what searches sort in."""
+    """
+    What an index build of the largest table takes, and what searches sort in.
+
+    On this machine's own server, builds bring the memory that they need, up to half of what is free.
+    """
     largest = max(patient.present_tables, key=needed_memory, default=None)
     needed = needed_memory(largest) if largest else 0
     allowed, workers = patient.setting("maintenance_work_mem"), patient.setting("max_parallel_maintenance_workers")
-    if largest and allowed is not None and needed > allowed:
+    brought = (patient.machine.memory or 0) // 2
+    if largest and allowed is not None and needed > max(allowed, brought):
         size = f"{-(-needed // 2**20)}MB"
-        yield MAINTENANCE_MEMORY_SMALL.sql(
+        yield patient.mending(
+            MAINTENANCE_MEMORY_SMALL,
             f"An index of {largest.shown}, about {largest.rows:,} documents, is built in {size}, and maintenance_work_mem is "
             f"{patient.settings['maintenance_work_mem']['shown']}.",
-            *_setting(patient, "maintenance_work_mem", f"'{size}'"),
+            setting="maintenance_work_mem",
+            value=size,
         )
     if workers == 0:
-        yield PARALLEL_MAINTENANCE_OFF.sql(
-            "max_parallel_maintenance_workers is 0.", *_setting(patient, "max_parallel_maintenance_workers", "2")
-        )
+        name = "max_parallel_maintenance_workers"
+        yield patient.mending(PARALLEL_MAINTENANCE_OFF, f"{name} is 0.", setting=name, value="2")
     sorting = patient.setting("work_mem")
     if sorting is not None and sorting < 2**20:
-        yield WORK_MEMORY_SMALL.sql(
-            f"work_mem is {patient.settings['work_mem']['shown']}.", *_setting(patient, "work_mem", "'4MB'")
-        )
+        what = f"work_mem is {patient.settings['work_mem']['shown']}."
+        yield patient.mending(WORK_MEMORY_SMALL, what, setting="work_mem", value="4MB")
     shared = patient.machine.shared_memory
     if largest and shared is not None and workers and needed > shared:
         yield SHARED_MEMORY_SMALL.text(
@@ -194,7 +186,7 @@ def look_at_connections(patient: Patient) -> Iterator[Finding]:
     if row["used"] > MANY * row["server"] and row["server"] >= POOL_SIZE:
         yield CONNECTIONS_NEARLY_USED.text(
             f"{row['used']} of {row['server']} connections are in use.",
-            "Look in pg_stat_activity for whose they are; ALTER SYSTEM SET max_connections, or put a pooler before the server.",
+            "Look in pg_stat_activity for whose they are; raise max_connections, or put a pooler before the server.",
         )
 
 
@@ -207,14 +199,6 @@ def needed_memory(table: Table) -> int:
         definition="WITH (m='8')",
     )
     return count - SPARE
-
-
-def _setting(patient: Patient, name: str, value: str) -> list[str]:
-    """Where a setting is set decides who can change it."""
-    if patient.settings[name]["source"] == "database":
-        database = patient.ask("SELECT current_database() AS name")[0]["name"]
-        return [SQL("ALTER DATABASE {} RESET {}").format(Identifier(database), Identifier(name)).as_string()]
-    return [f"ALTER SYSTEM SET {name} = {value}", _RELOAD]
 
 
 CHECKS = (look_at_safety, look_at_memory, look_at_connections)

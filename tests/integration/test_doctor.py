@@ -23,7 +23,7 @@ from deploy.write_doctor_page import PAGE, page
 from tests.integration.test_doctor_pooler import POOLED
 from tests.integration.test_doctor_servers import ELSEWHERE
 from tests.support.clinic import TABLE, Clinic, Plant, codes, cured, fill, other_database
-from tests.support.plants import PLANTS
+from tests.support.plants import PLANTS, secrets_in
 
 
 @pytest.fixture(scope="module")
@@ -170,6 +170,14 @@ def test_a_look_that_takes_long_is_given_up(clinic: Clinic) -> None:
 
 def test_without_the_owner_nothing_is_made_up(clinic: Clinic) -> None:
     assert codes(clinic.found(owner=None)) == set()
+
+
+def test_a_file_of_settings_without_secrets_may_be_read(clinic: Clinic) -> None:
+    settings = clinic.folder / ".env"
+    settings.write_text("# OPENAI_API_KEY=\nOPENAI_API_KEY=\nDATABASE_URL=postgresql://host/name\n")
+    settings.chmod(0o644)
+    assert codes(clinic.found(**secrets_in(clinic))) == set()
+    settings.unlink()
 
 
 def test_the_owner_as_application(clinic: Clinic) -> None:

@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 
 import synapse
 from components.metadata_filter import parse_filter
+from database.certificates import newest
 from database.connection import Database
 from database.document_store import SynapseDocumentStore
 from database.index_recall import SampledTable, answers, floor_ms
@@ -124,6 +125,14 @@ def test_the_command(database: Database, owner_conninfo: str, tmp_path: Path, mo
     code, printed = invoked(program, monkeypatch, "recall", "--sample", 12, "--plot", picture, "--json")
     assert code == 0
     certificate = json.loads(printed)
+    kept = newest(database, "documents_all_minilm_l6_v2")
+    assert kept is not None
+    assert kept.certificate == certificate
+    assert (kept.rows, kept.ef_search) == (60, certificate["configured"])
+    measured = [
+        one for group in certificate["groups"] for one in group["settings"] if one["ef_search"] == kept.ef_search
+    ]
+    assert kept.recall == min(one["recall"] for one in measured)
     assert certificate["rows"] == 60
     assert certificate["queries"] == 12
     assert [group["filter"] for group in certificate["groups"]] == ["", 'lang == "de"']

@@ -184,14 +184,25 @@ def held_log(clinic: Clinic) -> Iterator[None]:
     yield
 
 
-@contextmanager
-def readable_secret(clinic: Clinic) -> Iterator[None]:
-    secret = clinic.folder / "page_secret"
-    secret.write_text("secret")
-    secret.chmod(0o644)
-    yield
-    assert secret.stat().st_mode & 0o777 == 0o600
-    secret.unlink()
+def readable(name: str, text: str) -> Callable[[Clinic], AbstractContextManager[Any]]:
+    """A file that others may read."""
+
+    @contextmanager
+    def there(clinic: Clinic) -> Iterator[None]:
+        secret = clinic.folder / name
+        secret.write_text(text)
+        secret.chmod(0o644)
+        yield
+        assert secret.stat().st_mode & 0o777 == 0o600
+        secret.unlink()
+
+    return there
+
+
+def secrets_in(clinic: Clinic) -> dict[str, Any]:
+    """The program with files of its own."""
+    files = (clinic.folder / "page_secret", clinic.folder / ".env")
+    return {"configured": Configured(model_files=files_of, secret_files=files)}
 
 
 def old_age(clinic: Clinic) -> dict[str, Any]:
@@ -376,7 +387,11 @@ PLANTS = [
     Plant(code="full_page_writes_off", around=turned_off("full_page_writes")),
     Plant(code="autovacuum_off", around=turned_off("autovacuum")),
     Plant(code="autovacuum_off", name="counts", around=turned_off("track_counts")),
-    Plant(code="maintenance_memory_small", sql=database_setting("maintenance_work_mem", "64kB")),
+    Plant(
+        code="maintenance_memory_small",
+        sql=database_setting("maintenance_work_mem", "64kB"),
+        changed=set_to(machine_facts=Machine()),
+    ),
     Plant(code="parallel_maintenance_off", sql=database_setting("max_parallel_maintenance_workers", "0")),
     Plant(code="work_memory_small", sql=database_setting("work_mem", "64kB")),
     Plant(code="connections_few", sql=("ALTER DATABASE synapse CONNECTION LIMIT 12",)),
@@ -433,11 +448,11 @@ PLANTS = [
     ),
     # files, and the standby
     Plant(code="replica_unreachable", changed=configured(read_url="postgresql://127.0.0.1:1/nothing"), hands=True),
+    Plant(code="secret_readable", around=readable("page_secret", "secret"), changed=secrets_in),
     Plant(
         code="secret_readable",
-        around=readable_secret,
-        changed=lambda clinic: {
-            "configured": Configured(model_files=files_of, secret_files=(clinic.folder / "page_secret",))
-        },
+        name="env",
+        around=readable(".env", "SYNAPSE_TOP_K=5\nDATABASE_URL=postgresql://synapse_app:word@host/name\n"),
+        changed=secrets_in,
     ),
 ]
