@@ -45,11 +45,12 @@ def backup(
     with errors_reported(json_):
         from commands.database import owner_conninfo
         from config import Settings
-        from database.copies.backup import back_up
+        from database.copies.backup import back_up, note_backup
 
-        began = time.monotonic()
+        began, settings = time.monotonic(), Settings.from_env()
         with steps(quiet=json_) as on_progress:
-            done = back_up(owner_conninfo(Settings.from_env()), place, jobs=jobs, keep=keep, on_progress=on_progress)
+            done = back_up(owner_conninfo(settings), place, jobs=jobs, keep=keep, on_progress=on_progress)
+        note_backup(settings.home, done)
         if json_:
             print_json(
                 {

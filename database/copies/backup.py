@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import fcntl
 import gzip
+import json
 import os
 import re
 import shutil
@@ -17,6 +18,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from psycopg.sql import SQL
 
@@ -38,6 +40,9 @@ from database.errors import GuardError, InvalidInputError
 
 FILE_SUFFIX = ".dump"
 """A path that ends so is a single file; any other is a folder of backups."""
+
+LAST = "last-backup.json"
+"""In the home folder: when and where the last backup was made from here."""
 
 _BACKUP = re.compile(r"synapse-\d{8}T\d{6}Z(-\d+)?")
 _PARTIAL = ".partial"
@@ -90,6 +95,29 @@ def back_up(
     size = sum(item["bytes"] for item in manifest.files.values())
     removed = _remove_older(folder, keep) if keep is not None else []
     return Backup(path=made, manifest=manifest, bytes=size, removed=removed)
+
+
+def note_backup(home: Path, made: Backup) -> None:
+    """Remember a backup in the home folder, so that others can say when the last one was."""
+    home.mkdir(parents=True, exist_ok=True)
+    manifest = made.manifest
+    noted = {
+        "at": manifest.created_at,
+        "path": str(made.path.absolute()),
+        "bytes": made.bytes,
+        "database": manifest.database,
+    }
+    partial = home / f"{LAST}.partial"
+    partial.write_text(json.dumps(noted) + "\n", encoding="utf-8")
+    partial.replace(home / LAST)
+
+
+def last_backup(home: Path) -> dict[str, Any] | None:
+    """What `note_backup` remembered last: `{at, path, bytes, database}`; `None` where nothing was."""
+    with suppress(OSError, ValueError):
+        noted = json.loads((home / LAST).read_text(encoding="utf-8"))
+        return noted if isinstance(noted, dict) else None
+    return None
 
 
 def backups_in(folder: Path) -> list[Path]:

@@ -21,6 +21,8 @@ import psycopg
 from psycopg.conninfo import conninfo_to_dict
 
 _SSL_REQUEST = struct.pack("!ii", 8, 80877103)
+_AUTHENTICATION, _ERROR = b"R", b"E"
+_BOUND_OFFER = b"SCRAM-SHA-256-PLUS\0"
 _PORT = 5432
 _CHUNK = 256 * 1024
 
@@ -87,9 +89,11 @@ class _Relay:
     def __exit__(self, *_: object) -> None:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
-        for task in asyncio.all_tasks(self._loop):
+        left = asyncio.all_tasks(self._loop)
+        for task in left:
             task.cancel()
-        self._loop.run_until_complete(self._loop.shutdown_asyncgens())
+        if left:
+            self._loop.run_until_complete(asyncio.wait(left))
         self._loop.close()
         self._folder.cleanup()
 
@@ -100,9 +104,23 @@ class _Relay:
             server.write(_SSL_REQUEST)  # with it and one letter back PostgreSQL begins TLS
             if await answers.readexactly(1) == b"S":
                 await server.start_tls(self._context, server_hostname=self._name)
-                await asyncio.gather(_pass_on(reader, server), _pass_on(answers, writer))
+                await asyncio.gather(_pass_on(reader, server), _pass_answers_on(answers, writer))
             server.close()
         writer.close()
+
+
+async def _pass_answers_on(answers: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """
+    What the server says, without the offer to bind the password to its certificate.
+
+    libpq breaks off where it gets that offer on a connection that is plain to it. The password itself never travels.
+    """
+    kind = b""
+    while kind not in (_AUTHENTICATION, _ERROR):
+        kind, length = struct.unpack("!ci", await answers.readexactly(5))
+        body = (await answers.readexactly(length - 4)).replace(_BOUND_OFFER, b"")
+        writer.write(struct.pack("!ci", kind, len(body) + 4) + body)
+    await _pass_on(answers, writer)
 
 
 async def _pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -23,6 +23,7 @@ from database.connection import Database, parse_conninfo, wrapped
 from database.copies.inventory import UNFINISHED, Inventory, has_rows, take_inventory
 from database.copies.manifest import Manifest
 from database.errors import DatabaseError, ExtensionMissingError, GuardError
+from database.schema import MINIMUM_PGVECTOR
 from database.sql import statements
 
 MAINTENANCE = ("postgres", "template1")
@@ -153,7 +154,8 @@ def examined(connection: psycopg.Connection[Any], manifest: Manifest, *, name: s
     facts = connection.execute(_SQL["facts"]).fetchone() or {}
     if facts["pgvector_version"] is None:
         raise ExtensionMissingError(
-            f"pgvector was expected on the server of {name}, but it is not installed there.",
+            f"pgvector {'.'.join(map(str, MINIMUM_PGVECTOR))} or later was expected on the server of {name}, "
+            "but it is not installed there.",
             hint="Install pgvector on the server, or use the image pgvector/pgvector:pg18.",
         )
     if facts["encoding"] != "UTF8":
@@ -195,7 +197,7 @@ def _require_nobody_elses(connection: psycopg.Connection[Any], manifest: Manifes
     if others:
         raise GuardError(
             f"Nothing but ours was expected in {name}, which is replaced as a whole, but there is also "
-            f"{', '.join(sorted(others)[:5])}{' …' if len(others) > 5 else ''}.",
+            f"{', '.join(sorted(others)[:5])}, {len(others)} tables in all.",
             hint="Name another database with --to.",
         )
 

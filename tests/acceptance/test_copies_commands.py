@@ -12,6 +12,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
+from database.copies.backup import last_backup
 from database.embedded import EmbeddedServer
 from tests.acceptance.program import Program
 from tests.support.copying import fill
@@ -31,6 +32,9 @@ def test_backup_and_restore(program: Program, other: Program, tmp_path: Path) ->
     done = program.json("database", "backup", tmp_path / "backups", "--keep", 1)
     assert done["tenants"] == ["acme", "default"]
     assert list((tmp_path / "backups").iterdir()) == [Path(done["backup"])]
+    noted = last_backup(program.home)
+    assert noted is not None
+    assert (noted["path"], noted["bytes"]) == (done["backup"], done["bytes"])
 
     restored = other.json("database", "restore", done["backup"])
     assert restored["differences"] == restored["left_out"] == []

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -23,6 +21,7 @@ from database.copies.source import snapshot
 from database.embedded import DATABASE, MAJOR, PROGRAMS, EmbeddedServer
 from database.errors import ConfigurationError
 from tests.support.copying import TABLE, catalog, fill
+from tests.support.pg_upgrade import run_pg_upgrade
 from tests.tcp_server import TcpServer
 
 OLD, ROWS = 16, 1000
@@ -142,52 +141,6 @@ def test_by_pg_upgrade(home: Path, way: str) -> None:
         assert rows == [{"n": ROWS}], "roles, memberships and logins came along"
     finally:
         new.stop()
-
-
-def run_pg_upgrade(old: EmbeddedServer, new: EmbeddedServer, folder: Path, *, link: bool) -> None:
-    """As docs/moving.md says: a new cluster beside the old one, a check, then the upgrade."""
-    binaries = {server.major: server._binaries for server in (old, new)}
-    (folder / "18").mkdir(mode=0o755)
-    account = new._account
-    user = {} if account is None else {"user": account.pw_uid, "group": account.pw_gid, "extra_groups": []}
-    work = Path(tempfile.mkdtemp(dir=folder))
-    for path in (work, folder / "18"):
-        if account is not None:
-            os.chown(path, account.pw_uid, account.pw_gid)
-
-    def run(*command: object) -> str:
-        done = subprocess.run(
-            list(map(str, command)),
-            cwd=work,
-            env={"LC_ALL": "C"},
-            capture_output=True,
-            text=True,
-            check=False,
-            **user,  # type: ignore[call-overload]
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
-        return str(done.stdout)
-
-    run(
-        *(
-            binaries[MAJOR] / "initdb",
-            "-D",
-            new.data,
-            "--username",
-            "postgres",
-            "--auth",
-            "trust",
-            "--encoding",
-            "UTF8",
-        ),
-        *("--locale", "C", "--no-data-checksums"),  # a cluster of 16 has none unless it was asked for
-    )
-    upgrade = [
-        *(binaries[MAJOR] / "pg_upgrade", "-b", binaries[OLD], "-B", binaries[MAJOR], "-d", old.data, "-D", new.data),
-        *("-U", "postgres", "--socketdir", work),
-    ]
-    assert "Clusters are compatible" in run(*upgrade, "--check")
-    assert "Upgrade Complete" in run(*upgrade, *(["--link"] if link else []))
 
 
 def found_by_index(connection: psycopg.Connection[Any]) -> list[list[str]]:

@@ -36,7 +36,7 @@ class SystemServer(EmbeddedServer):
         settings = {"fsync": "off", "port": str(free_port())}
         if loaded:
             settings |= {"shared_preload_libraries": "pg_stat_statements"}
-        super().__init__(home, settings=settings)
+        super().__init__(home, settings=settings, major=15)
         self._binaries = BINARIES  # type: ignore[misc]  # the package's otherwise
 
     def _initialise(self) -> None:
