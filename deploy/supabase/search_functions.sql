@@ -14,12 +14,27 @@ BEGIN
 END
 $$;
 
--- The condition that a document passes, twice: of all documents, and of one, named `near`, that a search comes by. Its values are
--- parameters of the statement: $3 the filter, $4 who asks, $5 the model.
-CREATE OR REPLACE FUNCTION synapse_passing(filter jsonb, OUT of_all text, OUT of_one text)
-LANGUAGE plpgsql STABLE
+-- The condition that a document passes, twice: of all documents, and of one, named `near`, that a search comes by; and whether
+-- comparing all that pass is cheap, as they are few. Values are parameters of the statement: $3 the filter, $4 who asks, $5 the
+-- model.
+CREATE OR REPLACE FUNCTION synapse_passing(
+    filter jsonb, reader uuid, model text, OUT of_all text, OUT of_one text, OUT are_few boolean
+)
+LANGUAGE plpgsql
 SET search_path = public, extensions, pg_temp
 AS $$
+DECLARE
+    readable text := '
+        SELECT document_id FROM document_readers WHERE document_id IS NOT NULL AND (reader = $4 OR reader IS NULL)
+         UNION ALL
+        SELECT c.document_id FROM document_readers r JOIN source_chunks c ON c.model = $5 AND c.source = r.source
+         WHERE r.reader = $4 OR r.reader IS NULL';
+    one_readable text := '
+        SELECT true FROM document_readers r WHERE r.document_id = near.id AND (r.reader = $4 OR r.reader IS NULL)';
+    one_by_source text := '
+        SELECT true FROM source_chunks c JOIN document_readers r ON r.source = c.source
+         WHERE c.model = $5 AND c.document_id = near.id AND (r.reader = $4 OR r.reader IS NULL)';
+    plan json;
 BEGIN
     IF jsonb_typeof(filter) <> 'object' THEN
         RAISE EXCEPTION 'filter must be an object, the metadata that documents must have, but is %', jsonb_typeof(filter)
@@ -27,27 +42,23 @@ BEGIN
     END IF;
     of_all := CASE filter WHEN '{}' THEN 'true' ELSE 'meta @> $3' END;
     of_one := of_all;
+    are_few := false;
     IF synapse_sees_all() THEN
         RETURN;
     END IF;
-    of_all := of_all || '
-        AND id IN (SELECT document_id FROM document_readers
-                    WHERE document_id IS NOT NULL AND (reader = $4 OR reader IS NULL)
-                    UNION ALL
-                   SELECT c.document_id FROM document_readers r JOIN source_chunks c ON c.model = $5 AND c.source = r.source
-                    WHERE r.reader = $4 OR r.reader IS NULL)';
-    -- Without LIMIT, PostgreSQL may first make a list of all that may be read.
-    of_one := of_one || '
-        AND coalesce((SELECT true FROM document_readers r
-                       WHERE r.document_id = near.id AND (r.reader = $4 OR r.reader IS NULL) LIMIT 1),
-                     (SELECT true FROM source_chunks c JOIN document_readers r ON r.source = c.source
-                       WHERE c.model = $5 AND c.document_id = near.id AND (r.reader = $4 OR r.reader IS NULL) LIMIT 1))';
+    -- The planner knows how many that are, but not how many of a UNION are different, and would take any list for a short one.
+    EXECUTE 'EXPLAIN (FORMAT JSON) ' || readable INTO plan USING NULL::text, 0, filter, reader, model;
+    are_few := (plan -> 0 -> 'Plan' ->> 'Plan Rows')::float8 <= 3500;
+    of_all := of_all || CASE WHEN are_few THEN format(' AND id IN (%s)', readable)
+                             ELSE format(' AND (EXISTS (%s) OR EXISTS (%s))', one_readable, one_by_source) END;
+    -- LIMIT keeps PostgreSQL from making a list of all that may be read first.
+    of_one := of_one || format(' AND coalesce((%s LIMIT 1), (%s LIMIT 1))', one_readable, one_by_source);
 END
 $$;
 
--- The nearest documents, nearest first. Where the planner thinks that comparing every document that passes is cheap, that is done;
--- elsewhere they are sought along the HNSW index's own order, as far as it goes, and where too few pass there, every document that
--- passes is compared after all.
+-- The nearest documents, nearest first. Where comparing every document that passes is cheap, that is done. Elsewhere, the 500 that
+-- come first in the index's own order are looked at, and where too few of them pass, every document that passes is compared after
+-- all. An iterative scan would go on instead, but further away its order is too loose: it found 92 of the nearest 100.
 CREATE OR REPLACE FUNCTION synapse_nearest(
     query_embedding vector, wanted integer, filter jsonb, OUT ids varchar[], OUT distances double precision[]
 )
@@ -58,9 +69,11 @@ SET jit = off
 AS $$
 DECLARE
     model record;
-    passing record := synapse_passing(filter);
     reader uuid := auth.uid();
+    passing record;
     sorted text := 'SELECT array_agg(id ORDER BY distance, id), array_agg(distance ORDER BY distance, id) FROM (%s) AS found';
+    index record;
+    reach integer;
     exactly text;
     along text;
     plan json;
@@ -71,33 +84,48 @@ BEGIN
         RAISE EXCEPTION 'query_embedding must have % dimensions, as model % gives them, but has %',
             model.dimension, model.name, coalesce(vector_dims(query_embedding)::text, 'none') USING ERRCODE = '22023';
     END IF;
+    passing := synapse_passing(filter, reader, model.name);
     -- The sum keeps the HNSW index out. NaN, of zeros, is greater than any number.
     exactly := format('
         SELECT id, distance
-          FROM (SELECT id, embedding <=> $1::%1$s AS distance FROM %2$I AS one_by_one
+          FROM (SELECT id, embedding <=> $1::%1$s AS distance FROM %2$I AS near
                  WHERE embedding IS NOT NULL AND %3$s
                  ORDER BY (embedding <=> $1::%1$s) + 0
                  LIMIT $2) AS compared
          WHERE distance <> ''NaN''', model.vector_type, model.table_name, passing.of_all);
+    -- What the index is on, such as the embeddings in half precision, must be named, or it is not used.
+    SELECT pg_get_indexdef(indexrelid, 1, false) AS of, CASE WHEN opcname LIKE 'halfvec%' THEN 'halfvec' ELSE 'vector' END AS type,
+           (SELECT ceil(sqrt(option_value::float8))::text FROM pg_options_to_table(reloptions) WHERE option_name = 'lists') AS probes
+      INTO index
+      FROM pg_index
+      JOIN pg_class c ON c.oid = indexrelid
+      JOIN pg_am a ON a.oid = relam
+      JOIN pg_opclass o ON o.oid = indclass[0]
+     WHERE indrelid = model.table_name::regclass AND indisvalid AND indpred IS NULL
+       AND amname IN ('hnsw', 'ivfflat') AND opcname LIKE '%cosine_ops'
+     ORDER BY amname, relname
+     LIMIT 1;
+    reach := CASE passing.of_one WHEN 'true' THEN wanted ELSE greatest(wanted, 500) END;
     along := format('
         SELECT id, distance
           FROM (SELECT id, embedding <=> $1::%1$s AS distance, %3$s AS passes FROM %2$I AS near
-                 ORDER BY embedding <=> $1::%1$s
-                 LIMIT 20000) AS along_the_index
+                 ORDER BY %4$s <=> $1::%5$s
+                 LIMIT %6$s) AS along_the_index
          WHERE passes AND distance <> ''NaN''
-         LIMIT $2', model.vector_type, model.table_name, passing.of_one);
+         LIMIT $2', model.vector_type, model.table_name, passing.of_one, coalesce(index.of, 'embedding'),
+        coalesce(index.type, model.vector_type), reach);
 
-    IF passing.of_all <> 'true' THEN
+    IF filter <> '{}' AND NOT passing.are_few THEN
         EXECUTE 'EXPLAIN (FORMAT JSON) ' || exactly INTO plan USING query_embedding, wanted, filter, reader, model.name;
+        passing.are_few := (plan -> 0 -> 'Plan' ->> 'Total Cost')::float8 <= 5000;
     END IF;
-    IF (plan -> 0 -> 'Plan' ->> 'Total Cost')::float8 <= 5000 IS NOT TRUE THEN
+    IF NOT passing.are_few THEN
         -- Not settings of this function: who restores a dump may not set them before the extension is loaded.
-        before := ARRAY[current_setting('hnsw.ef_search', true), current_setting('hnsw.iterative_scan', true)];
-        PERFORM set_config('hnsw.ef_search', least(greatest(4 * wanted, 200), 1000)::text, true),
-                set_config('hnsw.iterative_scan', 'relaxed_order', true);
+        before := ARRAY[current_setting('hnsw.ef_search'), current_setting('ivfflat.probes')];
+        PERFORM set_config('hnsw.ef_search', least(greatest(2 * reach, 200), 1000)::text, true),
+                set_config('ivfflat.probes', coalesce(index.probes, before[2]), true);
         EXECUTE format(sorted, along) INTO ids, distances USING query_embedding, wanted, filter, reader, model.name;
-        PERFORM set_config('hnsw.ef_search', coalesce(before[1], '40'), true),
-                set_config('hnsw.iterative_scan', coalesce(before[2], 'off'), true);
+        PERFORM set_config('hnsw.ef_search', before[1], true), set_config('ivfflat.probes', before[2], true);
     END IF;
     IF cardinality(ids) = wanted IS NOT TRUE THEN
         EXECUTE format(sorted, exactly) INTO ids, distances USING query_embedding, wanted, filter, reader, model.name;
@@ -114,17 +142,18 @@ SET jit = off
 AS $$
 DECLARE
     model record;
-    passing record := synapse_passing(filter);
+    passing record;
     ids varchar[];
 BEGIN
     SELECT name, table_name INTO STRICT model FROM embedding_models WHERE active;
+    passing := synapse_passing(filter, auth.uid(), model.name);
     EXECUTE format($statement$
 SELECT array_agg(id ORDER BY score DESC, id) FROM (
 {worded}
 ) AS found
         $statement$, model.table_name, model.table_name || '_keywords', model.table_name || '_terms',
         CASE WHEN passing.of_all <> 'true' THEN
-            format('JOIN (SELECT id FROM %I WHERE %s) AS passing ON passing.id = document_id', model.table_name, passing.of_all)
+            format('JOIN (SELECT id FROM %I AS near WHERE %s) AS passing ON passing.id = document_id', model.table_name, passing.of_all)
         END)
        INTO ids USING question, wanted, filter, auth.uid(), model.name;
     RETURN ids;

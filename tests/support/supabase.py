@@ -12,7 +12,7 @@ from uuid import UUID
 
 import psycopg
 from psycopg.rows import dict_row
-from psycopg.sql import SQL, Identifier, Literal
+from psycopg.sql import SQL, Composed, Identifier, Literal
 
 from tests.tcp_server import TcpServer
 
@@ -87,12 +87,16 @@ class Api:
             )
             yield connection
 
-    def rpc(self, function: str, **parameters: Any) -> list[dict[str, Any]]:
-        """Call a function with the parameters of a request's body, each cast from JSON to its type."""
+    def call(self, function: str, parameters: dict[str, Any]) -> tuple[Composed, tuple[str]]:
+        """A call with the parameters of a request's body, each cast from JSON to its type, as statement and value."""
         arguments = SQL(", ").join(SQL("{0} := body.{0}").format(Identifier(name)) for name in parameters)
         types = SQL(", ").join(SQL("{} {}").format(Identifier(name), SQL(TYPES[name])) for name in parameters)
         statement = SQL("SELECT called.* FROM json_to_record(%s::json) AS body ({}), {}({}) AS called").format(
             types, Identifier(function), arguments
         )
+        return statement, (json.dumps(parameters),)
+
+    def rpc(self, function: str, **parameters: Any) -> list[dict[str, Any]]:
+        """What a call returns."""
         with self.request() as connection:
-            return connection.execute(statement, (json.dumps(parameters),)).fetchall()
+            return connection.execute(*self.call(function, parameters)).fetchall()

@@ -2,9 +2,8 @@
 ALTER SCHEMA public OWNER TO pg_database_owner;
 GRANT USAGE ON SCHEMA public TO supabase_postgres, anon, authenticated, service_role;
 GRANT CREATE ON SCHEMA public TO supabase_postgres;
-CREATE SCHEMA extensions;
-GRANT USAGE ON SCHEMA extensions TO supabase_postgres, anon, authenticated, service_role;
-GRANT ALL ON SCHEMA extensions TO supabase_postgres;
+CREATE SCHEMA extensions AUTHORIZATION supabase_postgres;
+GRANT USAGE ON SCHEMA extensions TO anon, authenticated, service_role;
 -- Supabase lets its owner create trusted extensions by an extension of its own.
 CREATE EXTENSION vector WITH SCHEMA extensions;
 ALTER DEFAULT PRIVILEGES FOR ROLE supabase_postgres IN SCHEMA public GRANT ALL ON TABLES TO anon, authenticated, service_role;

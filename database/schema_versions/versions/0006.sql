@@ -18,3 +18,12 @@ ALTER TABLE embedding_models ADD COLUMN IF NOT EXISTS partitions integer NOT NUL
 -- Into how many parts a model's tables are cut, by hash of id.
 ALTER TABLE embedding_models
     ADD COLUMN IF NOT EXISTS partitions integer NOT NULL DEFAULT 1 CHECK (partitions BETWEEN 1 AND 1024);
+
+-- Supabase has pgvector in a schema of its own, which only its own roles may use.
+DO $$
+BEGIN
+    IF has_schema_privilege(to_regnamespace('extensions'), 'USAGE WITH GRANT OPTION') AND to_regrole('synapse_tenant') IS NOT NULL THEN
+        GRANT USAGE ON SCHEMA extensions TO synapse_app, synapse_tenant;
+    END IF;
+END
+$$;

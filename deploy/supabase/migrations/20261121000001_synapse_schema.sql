@@ -1172,6 +1172,15 @@ ALTER TABLE embedding_models ADD COLUMN IF NOT EXISTS partitions integer NOT NUL
 ALTER TABLE embedding_models
     ADD COLUMN IF NOT EXISTS partitions integer NOT NULL DEFAULT 1 CHECK (partitions BETWEEN 1 AND 1024);
 
+-- Supabase has pgvector in a schema of its own, which only its own roles may use.
+DO $$
+BEGIN
+    IF has_schema_privilege(to_regnamespace('extensions'), 'USAGE WITH GRANT OPTION') AND to_regrole('synapse_tenant') IS NOT NULL THEN
+        GRANT USAGE ON SCHEMA extensions TO synapse_app, synapse_tenant;
+    END IF;
+END
+$$;
+
 -- database/observation_views.sql
 
 -- Views for whoever watches the database. Each is `security_invoker` and names only what the role that asks may read: a tenant sees
