@@ -17,6 +17,7 @@ import pytest
 from dotenv import dotenv_values
 
 from config import SECRETS, VARIABLES
+from tests.support.clone import clone_into
 from tests.support.compose import PROJECT, merged
 from tests.support.compose_database import ComposeDatabase
 from tests.tcp_server import free_port
@@ -30,12 +31,7 @@ UP = "docker compose up --detach --wait"
 def clone(short_folder: Path) -> Iterator[Path]:
     """The project as somebody clones it, without an .env and without data."""
     folder = short_folder / "clone"
-    command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
-    listed = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=True)
-    for name in filter(None, listed.stdout.split("\0")):
-        if (PROJECT / name).is_file():
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(PROJECT / name, folder / name)
+    clone_into(folder)
     yield folder
     shutil.rmtree(folder)
 

@@ -21,6 +21,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests.support.clone import clone_into
 from tests.support.compose import PROJECT, loaded
 from tests.support.dockerfile import Builder, Stage, in_context
 from tests.tcp_server import APPLICATION_PASSWORD, TcpServer, free_port, psql
@@ -53,12 +54,7 @@ READ_ONLY = 'mount -o remount,ro "$ROOT"; mount -t tmpfs tmpfs "$ROOT/tmp"; moun
 def context(short_folder: Path) -> Iterator[Path]:
     """The project, and beside it what must not reach an image."""
     folder = short_folder / "context"
-    command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
-    listed = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=True)
-    for name in filter(None, listed.stdout.split("\0")):
-        if (PROJECT / name).is_file():
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(PROJECT / name, folder / name)
+    clone_into(folder)
     for name in PLANTED:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text("s3cret\n")
@@ -186,7 +182,8 @@ def test_upgrade_and_examination(image: Image, environment: dict[str, str]) -> N
 
 def test_it_serves(image: Image, environment: dict[str, str]) -> None:
     (image.data / "warranty.md").write_text("The warranty of dishwashers is 24 months.")
-    environment = {"DATABASE_URL": environment["DATABASE_URL"]}  # the owner's is not for the service
+    (image.data / "database_url").write_text(f"{environment['DATABASE_URL']}\n")
+    environment = {"DATABASE_URL_FILE": "/data/database_url"}  # as a secret; the owner's is not for the service
     assert image.run("index", "/data/warranty.md", environment=environment).returncode == 0
     image.run("users", "create", "ann", environment=environment)
     made = image.run("keys", "create", "ann", environment=environment)
