@@ -14,7 +14,6 @@ import os
 import re
 import shutil
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -22,7 +21,7 @@ from typing import Any
 
 from psycopg.sql import SQL
 
-from database.copies.dumping import dump
+from database.copies.dumping import dumping
 from database.copies.inventory import VERSION_TABLE, Sum, checksum, seen_as
 from database.copies.manifest import (
     NAME,
@@ -142,18 +141,13 @@ def _written(
     else:
         options = ["--format=directory", f"--jobs={jobs}"]
     inner = archive if archive != partial else partial / "archive"
-    with ThreadPoolExecutor(1) as thread:
-        dumping: Future[None] = thread.submit(
-            dump, source, programs, inner, options=options, keep_open=[lock], count=count
-        )
-        sums: dict[str, Sum] = {}
+    sums: dict[str, Sum] = {}
+    with dumping(source, programs, inner, options=options, keep_open=[lock], count=count) as finish:
         for table in inventory.tables:
             if (table.schema, table.name) != VERSION_TABLE:
                 sums[table.full_name] = checksum(source.connection, table, inventory.tenants)
             count.add(table.size)
-            if dumping.done() and dumping.exception():
-                break
-        dumping.result()
+        finish()
     manifest = manifest_of(
         inventory, database=source.name, created_at=source.taken_at, programs=programs.major, sums=sums
     )

@@ -8,8 +8,8 @@ and before row-level security, which would bind an owner who is no superuser.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -113,7 +113,7 @@ def _finish(place: Place, manifest: Manifest, archive: Archive, *, jobs: int, on
             connection.execute(statement.sql)
         done.add(1)
 
-    in_parallel(build, others, jobs=jobs)
+    in_parallel(build, others, jobs=jobs, interrupt=place.interrupt)
     watcher = Database(place.conninfo)
     try:
         for graph in graphs:
@@ -193,7 +193,7 @@ def verify(place: Place, manifest: Manifest, *, jobs: int, on_progress: OnProgre
             filled.found[table.full_name] = checksum(connection, table, manifest.tenants)
         count.add(filled.found[table.full_name].rows)
 
-    in_parallel(compare, sorted(tables, key=lambda table: -table.size), jobs=jobs)
+    in_parallel(compare, sorted(tables, key=lambda table: -table.size), jobs=jobs, interrupt=place.interrupt)
     filled.differences = differences(manifest.tables, filled.found)
     return filled
 
@@ -207,20 +207,21 @@ def differences(expected: dict[str, Sum], found: dict[str, Sum]) -> list[Differe
     ]
 
 
-def in_parallel(work: Callable[[Item], None], items: Iterable[Item], *, jobs: int) -> None:
-    """Work on each item, several at once, and end with the first error; what has begun is waited for."""
-    items = list(items)
-    if jobs == 1 or len(items) < 2:
-        for item in items:
-            work(item)
-        return
+def in_parallel(
+    work: Callable[[Item], None], items: Iterable[Item], *, jobs: int, interrupt: Callable[[], None]
+) -> None:
+    """
+    Work on each item, several at once, and end with the first error.
+
+    :param interrupt: Called with the first error, or Ctrl-C, so that what others are at ends soon.
+    """
     with ThreadPoolExecutor(jobs) as threads:
-        futures: Sequence[Future[None]] = [threads.submit(work, item) for item in items]
+        futures = [threads.submit(work, item) for item in items]
         try:
-            wait(futures, return_when=FIRST_EXCEPTION)
-        finally:
+            for future in as_completed(futures):
+                future.result()
+        except BaseException:
             for future in futures:
                 future.cancel()
-    for future in futures:
-        if not future.cancelled():
-            future.result()
+            interrupt()
+            raise

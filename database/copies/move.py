@@ -21,7 +21,7 @@ from psycopg.sql import SQL, Identifier
 
 from database.connection import Database, wrapped
 from database.copies.archive import Archive
-from database.copies.dumping import dump
+from database.copies.dumping import dumping
 from database.copies.filling import Difference, differences, fill, in_parallel
 from database.copies.inventory import VERSION_TABLE, Inventory, Sum, Table, checksum, facts_of, seen_as
 from database.copies.manifest import Manifest, manifest_of
@@ -148,7 +148,7 @@ def sums_of(source: Snapshot, *, jobs: int, on_progress: OnProgress, step: str) 
             sums[table.full_name] = checksum(reader, table, source.inventory.tenants)
         count.add(table.size)
 
-    in_parallel(read, sorted(tables, key=lambda table: -table.size), jobs=jobs)
+    in_parallel(read, sorted(tables, key=lambda table: -table.size), jobs=jobs, interrupt=source.interrupt)
     return {table.full_name: sums[table.full_name] for table in tables}
 
 
@@ -194,18 +194,26 @@ def target_facts(conninfo: str) -> dict[str, Any]:
 def _schema_archive(source: Snapshot, manifest: Manifest) -> Iterator[Archive]:
     with tempfile.TemporaryDirectory(prefix="synapse-") as folder:
         path, programs = Path(folder) / "schema.dump", programs_for(manifest.programs, why="pg_dump")
-        dump(source, programs, path, options=["--format=custom", "--schema-only"])
+        with dumping(source, programs, path, options=["--format=custom", "--schema-only"]) as finish:
+            finish()
         yield Archive(path, programs)
 
 
 def _fill(
     moved: Moved, source: Snapshot, place: Place, archive: Archive, *, jobs: int, on_progress: OnProgress
 ) -> None:
+    def interrupt() -> None:
+        source.interrupt()
+        place.interrupt()
+
     def stream() -> None:
         count = Counter(on_progress, "copying", moved.manifest.rows)
         tables = [table for table in source.inventory.tables if (table.schema, table.name) != VERSION_TABLE]
         in_parallel(
-            lambda table: _copy(source, place, table, count), sorted(tables, key=lambda table: -table.size), jobs=jobs
+            lambda table: _copy(source, place, table, count),
+            sorted(tables, key=lambda table: -table.size),
+            jobs=jobs,
+            interrupt=interrupt,
         )
         _set_sequences(place, source.inventory)
 

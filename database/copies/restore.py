@@ -89,7 +89,7 @@ def _copy_rows(
                 target.write(b"".join(batch))
                 count.add(len(batch))
 
-    in_parallel(copy, archive.row_entries, jobs=jobs)
+    in_parallel(copy, archive.row_entries, jobs=jobs, interrupt=place.interrupt)
     for name, table in manifest.shared_rows.items():
         schema, _, relation = table.partition(".")
         with place.connection() as connection:

@@ -7,8 +7,8 @@ It is only read. What is written meanwhile is not in the copy; `frozen` keeps wr
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from typing import Any
 
 import psycopg
@@ -36,6 +36,7 @@ class Snapshot:
     :param exported: PostgreSQL's name of the snapshot, for other connections.
     :param taken_at: ISO 8601, UTC.
     :param connection: Whose transaction keeps the snapshot.
+    :param busy: Other connections that read it just now.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Snapshot:
     exported: str
     taken_at: str
     connection: psycopg.Connection[Any]
+    busy: list[psycopg.Connection[Any]] = field(default_factory=list, repr=False)
 
     @contextmanager
     def reader(self) -> Iterator[psycopg.Connection[Any]]:
@@ -52,8 +54,18 @@ class Snapshot:
             connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
             connection.execute(SQL("SET TRANSACTION SNAPSHOT {}").format(self.exported))
             _prepare(connection)
-            yield connection
+            self.busy.append(connection)
+            try:
+                yield connection
+            finally:
+                self.busy.remove(connection)
             connection.rollback()
+
+    def interrupt(self) -> None:
+        """Have the server end what it is at for us."""
+        for connection in [*self.busy]:
+            with suppress(psycopg.Error):
+                connection.cancel_safe(timeout=5)
 
     @contextmanager
     def programs_environment(self) -> Iterator[dict[str, str]]:

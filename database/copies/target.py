@@ -46,7 +46,7 @@ class Place:
     :param roles_made: Roles that the server had not.
     :param replaced: Whether a database that held something is gone.
     :param holder: The connection whose lock keeps others out.
-    :param idle: Connections that nobody works with just now.
+    :param idle: Connections that nobody works with just now, and `busy` the others.
     """
 
     conninfo: str
@@ -58,17 +58,27 @@ class Place:
     replaced: bool = False
     holder: psycopg.Connection[Any] | None = None
     idle: list[psycopg.Connection[Any]] = field(default_factory=list, repr=False)
+    busy: list[psycopg.Connection[Any]] = field(default_factory=list, repr=False)
 
     @contextmanager
     def connection(self) -> Iterator[psycopg.Connection[Any]]:
         """A connection in autocommit mode, without time limits; kept for the next who asks, unless it fails."""
         connection = self.idle.pop() if self.idle else self.connected()
+        self.busy.append(connection)
         try:
             yield connection
         except BaseException:
             connection.close()
             raise
+        finally:
+            self.busy.remove(connection)
         self.idle.append(connection)
+
+    def interrupt(self) -> None:
+        """Have the server end what it is at for us."""
+        for connection in [*self.busy]:
+            with suppress(psycopg.Error):
+                connection.cancel_safe(timeout=5)
 
     def close(self) -> None:
         """Close the connections that are kept."""

@@ -21,10 +21,12 @@ from database import schema
 from database.connection import Database
 from database.copies import backup as backups
 from database.copies.backup import Backup, back_up, backups_in
+from database.copies.filling import in_parallel
 from database.copies.manifest import manifest_path, read_manifest
 from database.copies.move import Moved, move, rehearse
 from database.copies.programs import installed_programs, programs_for
 from database.copies.restore import restore
+from database.copies.target import Place
 from database.errors import (
     DatabaseError,
     ExtensionMissingError,
@@ -127,6 +129,7 @@ def test_restored_elsewhere_everything_is_the_same(source: str, backup: Backup, 
         assert row == (3,), "sequences go on where they were"
 
 
+@pytest.mark.slow
 def test_a_single_file(source: str, tmp_path: Path, target: str) -> None:
     file = tmp_path / "all.dump"
     done = back_up(source, file)
@@ -140,6 +143,7 @@ def test_a_single_file(source: str, tmp_path: Path, target: str) -> None:
         back_up(source, tmp_path / "b.dump", jobs=2)
 
 
+@pytest.mark.slow
 def test_only_the_newest_backups_stay(source: str, tmp_path: Path) -> None:
     (tmp_path / "synapse-notes").mkdir()
     (tmp_path / "synapse-20200101T000000Z").mkdir()  # without a manifest it is no backup of ours
@@ -176,6 +180,7 @@ def test_a_schema_without_contents_is_filled(backup: Backup, source: str, target
     assert catalog(target) == catalog(source)
 
 
+@pytest.mark.slow
 def test_what_is_somebody_elses_stays(backup: Backup, target: str) -> None:
     with psycopg.connect(target, autocommit=True) as connection:
         connection.execute("CREATE TABLE orders (id integer); INSERT INTO orders VALUES (1)")
@@ -187,6 +192,7 @@ def test_what_is_somebody_elses_stays(backup: Backup, target: str) -> None:
         assert connection.execute("SELECT id FROM orders").fetchone() == (1,)
 
 
+@pytest.mark.slow
 def test_a_database_in_use_is_not_replaced(backup: Backup, target: str) -> None:
     schema.upgrade(target)
     owner = Database(target)
@@ -272,6 +278,7 @@ def test_the_checksum_is_of_contents_and_not_of_their_order(source: str, tmp_pat
     assert changed == {f"public.{TABLE}"}
 
 
+@pytest.mark.slow
 def test_moved_there_and_back(source: str, elsewhere: str, target: str) -> None:
     there = move(source, elsewhere, queries=5)
     back = move(elsewhere, target, queries=5)
@@ -393,6 +400,7 @@ def test_an_owner_whom_policies_bind(
             admin.execute(psycopg.sql.SQL("DROP ROLE {}").format(psycopg.sql.Identifier(role)))
 
 
+@pytest.mark.slow
 def test_rights_of_roles_that_are_not_there_are_named(source: str, elsewhere: str) -> None:
     with psycopg.connect(source, autocommit=True) as connection:
         connection.execute("CREATE ROLE reporting; GRANT SELECT ON public.tenants TO reporting")
@@ -404,6 +412,7 @@ def test_rights_of_roles_that_are_not_there_are_named(source: str, elsewhere: st
     assert done.differences == []
 
 
+@pytest.mark.slow
 def test_rights_that_a_host_gives_away_are_taken_back(source: str, elsewhere: str) -> None:
     """As Supabase gives its API's roles every new table of public."""
     with psycopg.connect(elsewhere, autocommit=True) as connection:
@@ -419,6 +428,7 @@ def test_rights_that_a_host_gives_away_are_taken_back(source: str, elsewhere: st
     assert rights == []
 
 
+@pytest.mark.slow
 def test_an_extension_in_a_schema_of_its_own(source: str, target: str) -> None:
     """Supabase keeps them in `extensions`; what is dumped names the type by its schema."""
     with psycopg.connect(target, autocommit=True) as connection:
@@ -482,6 +492,22 @@ def test_a_disk_that_is_full(source: str, tmp_path: Path) -> None:
         assert list(small.iterdir()) == []
     finally:
         subprocess.run(["umount", small], check=True)
+
+
+def test_an_error_ends_what_the_others_are_at(target: str) -> None:
+    place = Place(conninfo=target, name="a test")
+
+    def work(item: str) -> None:
+        if item == "fails":
+            raise ValueError(item)
+        with place.connection() as connection:
+            connection.execute("SELECT pg_sleep(60)")
+
+    began = time.monotonic()
+    with pytest.raises(ValueError, match="fails"):
+        in_parallel(work, ["sleeps", "fails"], jobs=2, interrupt=lambda: (time.sleep(0.3), place.interrupt())[1])
+    assert time.monotonic() - began < 20
+    assert place.busy == place.idle == []
 
 
 KILLED = """
