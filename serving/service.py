@@ -101,8 +101,16 @@ class Service:
         self._warm = True
 
     async def ready(self) -> dict[str, Any]:
-        """What works: `database` and `model` as booleans, `schema` as the reason why it does not fit, or `True`."""
+        """
+        What works: `database` and `model` as booleans, `schema` as the reason why it does not fit, or `True`.
+
+        With a standby, also whether it can be read from: `standby`.
+        """
         found: dict[str, Any] = {"database": False, "schema": False, "model": self._warm}
+        if self.database.replica is not None:
+            with suppress(SynapseError, TimeoutError):  # it is looked for when somebody reads
+                await asyncio.wait_for(self.database.for_reading().read_async("SELECT 1"), READY_TIMEOUT)
+            found["standby"] = not self.database.replica.standby.is_away
         try:
             await asyncio.wait_for(self.database.read_async("SELECT 1"), READY_TIMEOUT)
             found["database"] = True

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 FRESH = 1.0
 """Seconds that an answer of `/ready` holds: anyone may ask, and each time would cost a round trip."""
 
+NOT_NEEDED = ("stopping", "standby")
+"""What is told, and is no reason not to be sent requests; without a standby, the primary is read."""
+
 
 class Health:
     """
@@ -46,12 +49,12 @@ class Health:
         return JSONResponse({"live": True})
 
     async def ready(self, _: Request) -> Response:
-        """The database is there, its schema fits, the models are loaded, and the service is not leaving."""
+        """The primary is there, its schema fits, the models are loaded, and the service is not leaving."""
         async with self._lock:
             if time.monotonic() - self._asked > FRESH:
                 self._found = await self._service.ready()
                 self._asked = time.monotonic()
         parts = {name: value is True for name, value in self._found.items()} | {"stopping": self._drain.begun}
-        ready = all(value for name, value in parts.items() if name != "stopping") and not self._drain.begun
+        ready = all(value for name, value in parts.items() if name not in NOT_NEEDED) and not self._drain.begun
         headers = {} if ready else {"Retry-After": str(RETRY_AFTER)}
         return JSONResponse({"ready": ready, **parts}, 200 if ready else 503, headers)

@@ -82,7 +82,8 @@ def test_searches_go_on_while_the_primary_is_away(servers: Pair, service: Runnin
             assert "vermilion" in search(client, COLOUR)
             assert time.monotonic() - began < 3
         assert client.post("/ask", json=COLOUR).status_code == 503
-        assert client.get("/ready").status_code == 503
+        unready = client.get("/ready")
+        assert (unready.status_code, unready.json()["database"], unready.json()["standby"]) == (503, False, True)
         assert (
             httpx.post(f"{service.url}/search", json=COLOUR, headers={"Authorization": "Bearer x"}).status_code == 401
         )
@@ -90,5 +91,6 @@ def test_searches_go_on_while_the_primary_is_away(servers: Pair, service: Runnin
         servers.primary.go_on()
     eventually(lambda: client.post("/ask", json=COLOUR).status_code == 200)
     eventually(lambda: client.get("/ready").status_code == 200)
+    assert client.get("/ready").json()["standby"]
     answer = client.post("/ask", json=COLOUR)
     assert "vermilion" in answer.text
