@@ -58,7 +58,7 @@ $$;
 
 -- The nearest documents, nearest first. Where comparing every document that passes is cheap, that is done. Elsewhere, the 500 that
 -- come first in the index's own order are looked at, and where too few of them pass, every document that passes is compared after
--- all. An iterative scan would go on instead, but further away its order is too loose: it found 92 of the nearest 100.
+-- all. An iterative scan would go on instead, but further away its order is too loose: it found 88 to 93 of the nearest 100.
 CREATE OR REPLACE FUNCTION synapse_nearest(
     query_embedding vector, wanted integer, filter jsonb, OUT ids varchar[], OUT distances double precision[]
 )

@@ -36,6 +36,7 @@ NOT_RUN = {
     "docker compose": "needs Docker; tests/acceptance/test_image.py",
     "docker build": "needs Docker; likewise",
     "export DATABASE_OWNER_URL=": "needs a managed server",
+    "cp deploy/supabase/migrations": "needs Supabase's CLI; tests/integration/test_supabase.py",
     "export LLM_BASE_URL=": "needs a language model; tests/integration has a server of its own",
     "python synapse.py index reports": "shows a folder of the reader's",
     "python synapse.py evaluate my-questions": "shows a folder of the reader's; tests/unit/test_evaluation.py",
