@@ -121,7 +121,7 @@ def _say_tenants(found: Status) -> None:
 
 def _say_troubles(found: Status) -> None:
     if found.upgrade is not None and found.upgrade["running"]:
-        say(f"  an upgrade or a downgrade is at work: {found.upgrade['before']} to {found.upgrade['after']}")
+        say("  an upgrade or a downgrade is at work")
     elif found.upgrade is not None:
         say(
             f"  a change of the schema from {found.upgrade['before']} to {found.upgrade['after']} was interrupted: "

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import TimeoutError as NotYetError
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -206,18 +206,23 @@ class Online:
 
 
 @contextmanager
-def turn(conninfo: str, *, waiting: Callable[[], None]) -> Iterator[Connection]:
+def turn(conninfo: str, *, waiting: Callable[[str], None]) -> Iterator[Connection]:
     """
     A connection of its own that holds the turn: only one upgrade or downgrade is at work in a database.
 
-    :param waiting: Called a few times a second while somebody else has it.
+    :param waiting: Called a few times a second while somebody else has it, with whose process that is.
     """
     with _connected(conninfo) as connection:
         connection.execute("SET statement_timeout = 0; SET lock_timeout = 0")
         while not (connection.execute(_SQL["take_turn"]).fetchone() or {})["got"]:
-            waiting()
+            holder = connection.execute(_SQL["turns"]).fetchone()
+            waiting(f"process {holder['pid']}" if holder else "it to end")
             time.sleep(0.2)
-        yield connection
+        try:
+            yield connection
+        finally:
+            with suppress(psycopg.Error):  # behind a session pooler the connection goes on without us
+                connection.execute(_SQL["end_turn"])
 
 
 def at_work(connection: psycopg.Connection[Any]) -> bool:

@@ -3,6 +3,9 @@
 -- statement is waited for by a concurrent index build.
 SELECT pg_try_advisory_lock(hashtext('synapse'), hashtext('upgrade')) AS got
 
+-- end_turn --
+SELECT pg_advisory_unlock(hashtext('synapse'), hashtext('upgrade'))
+
 -- turns --
 -- Sessions that hold the turn in this database.
 SELECT pid

@@ -201,9 +201,12 @@ def _require_extension(connection: psycopg.Connection[Any], *, name: str) -> Non
 @contextmanager
 def _changing(owner_conninfo: str, *, on_progress: OnProgress) -> Iterator[Online]:
     name = Database(owner_conninfo).name
-    waiting = SchemaProgress(version=SCHEMA_VERSION, step="waiting for another upgrade of this database")
+
+    def waiting(who: str) -> None:
+        on_progress(SchemaProgress(version=SCHEMA_VERSION, step="another upgrade of this database", waiting_for=who))
+
     try:
-        with turn(owner_conninfo, waiting=lambda: on_progress(waiting)) as connection:
+        with turn(owner_conninfo, waiting=waiting) as connection:
             yield Online(connection, conninfo=owner_conninfo, name=name, on_progress=on_progress)
     except psycopg.OperationalError as exc:
         raise wrapped(exc, name=name) from exc
