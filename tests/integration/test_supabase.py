@@ -202,6 +202,29 @@ def test_words_are_sought_in_their_index(project: Project) -> None:
         assert read["keywords"] > 0, read
 
 
+@pytest.mark.parametrize(
+    "index",
+    ["hnsw ((embedding::halfvec(384)) halfvec_cosine_ops)", "ivfflat (embedding vector_cosine_ops) WITH (lists = 20)"],
+    ids=["half precision", "IVFFlat"],
+)
+def test_other_kinds_of_index_are_gone_along_too(project: Project, index: LiteralString) -> None:
+    """In a transaction that is rolled back."""
+    api = project.api("service_role")
+    query = project.embeddings[5]
+    with psycopg.connect(project.server.tcp(dbname=project.name)) as connection:
+        connection.execute("SET LOCAL search_path = public, extensions")
+        connection.execute("SET LOCAL max_parallel_maintenance_workers = 0")
+        connection.execute(SQL("DROP INDEX {}").format(Identifier(f"{TABLE}_hnsw_index")))
+        connection.execute(named("CREATE INDEX other ON {} USING " + index))
+        connection.execute("SET LOCAL ROLE service_role")
+        call = api.call("search_documents", {"query_embedding": query.tolist(), "match_count": 10})
+        found = [row[0] for row in connection.execute(*call).fetchall()]
+        connection.execute("SET LOCAL ROLE NONE")
+        assert connection.execute("SELECT pg_stat_get_xact_numscans('other'::regclass)").fetchone() == (1,)
+        connection.rollback()
+    assert len(set(found) & set(project.nearest("service_role", query, 10))) >= 9
+
+
 @pytest.mark.parametrize("who", ["anon", "alice", "bob", "service_role"])
 def test_a_filter_takes_nothing_from_what_is_found(project: Project, who: str) -> None:
     for number in range(0, DOCUMENTS, 1997):
