@@ -132,7 +132,7 @@ def _say_troubles(found: Status) -> None:
     for index in found.missing_indexes:
         loading = ", as a bulk load goes on or was killed" if index["loading"] else ""
         say(
-            f"  index {index['index_name']} of {index['table_name']} is missing{loading}: python synapse.py database reindex"
+            f"  index {index['index_name']} of {index['table_name']} is missing{loading}: python synapse.py doctor says what to do"
         )
     for index in found.invalid_indexes:
         say(f"  index {index['name']} is left of a build that failed: {index['cure']}")

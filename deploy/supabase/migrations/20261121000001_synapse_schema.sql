@@ -1166,9 +1166,6 @@ CREATE TABLE IF NOT EXISTS recall_certificates (
 SELECT synapse_bind_rows('recall_certificates');
 
 -- Into how many partitions a model's documents tables are cut, each with an index of its own.
-ALTER TABLE embedding_models ADD COLUMN IF NOT EXISTS partitions integer NOT NULL DEFAULT 1 CHECK (partitions BETWEEN 1 AND 1024);
-
--- Into how many parts a model's tables are cut, by hash of id.
 ALTER TABLE embedding_models
     ADD COLUMN IF NOT EXISTS partitions integer NOT NULL DEFAULT 1 CHECK (partitions BETWEEN 1 AND 1024);
 
