@@ -86,3 +86,30 @@ def test_a_setting_that_cannot_be_used(program: Program) -> None:
     done = replace(program, environment={"SYNAPSE_TOP_K": "many"}).run("database", "status")
     assert done.returncode == 2
     assert done.stderr == "SYNAPSE_TOP_K must be a number, but is 'many'.\n"
+
+
+def test_indexes_are_rebuilt_and_tuned(program: Program) -> None:
+    assert program.run("tenants", "create", "acme").returncode == 0
+    done = program.json("database", "reindex", "--all-tenants", "--m", "12")["reindexed"]
+    assert [(one["tenant"], "m='12'" in one["definition"]) for one in done] == [("acme", True), ("default", True)]
+    (done,) = program.json("database", "reindex", "--tenant", "acme", "--where", 'year >= 2020 and lang == "en"')[
+        "reindexed"
+    ]
+    assert (done["tenant"], done["rows"]) == ("acme", 0)
+    assert "_where_" in done["index"]
+
+    text = program.run("database", "reindex", "--index", "documents_all_minilm_l6_v2_keywords_terms").stdout
+    assert text.startswith("Rebuilt documents_all_minilm_l6_v2_keywords_terms in ")
+    for arguments in (
+        ["--index", "documents_all_minilm_l6_v2_pkey", "--half"],
+        ["--tenant", "acme", "--all-tenants"],
+        ["--memory", "much"],
+        ["--type", "hash"],
+        ["--where", "year >"],
+    ):
+        assert program.run("database", "reindex", *arguments).returncode == 2, arguments
+
+    tuned = program.json("database", "tune", "--apply")
+    assert (tuned["rows"], tuned["ef_search"], tuned["certificate"]) == (0, None, None)
+    assert len(tuned["applied"]) == 2
+    assert "Nothing was changed" in program.run("database", "tune").stdout

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import psycopg
@@ -22,9 +23,11 @@ from database.errors import GuardError, InvalidInputError, SchemaError
 from database.index_definition import Wanted
 from database.metadata_fields import declare_field, drop_field
 from database.models import active_model
-from database.reindex import BuildProgress, Rebuild, leftovers, reindex
+from database.reindex import BuildProgress, Rebuild, leftovers, reindex, require_session
 from tests.conftest import PROJECT
+from tests.support.pgbouncer import pooled
 from tests.support.traffic import Client, Traffic
+from tests.tcp_server import TcpServer
 
 TABLE, DIMENSION = "documents_all_minilm_l6_v2", 384
 INDEX = f"{TABLE}_hnsw_index"
@@ -203,3 +206,13 @@ def test_what_speaks_against_it(owner: Database, store: SynapseDocumentStore) ->
 def test_a_load_waits_its_turn(owner: Database, store: SynapseDocumentStore) -> None:
     with Rebuild.opened(owner, TABLE, progress=None), pytest.raises(GuardError, match="by another process"):
         load_documents(owner, active_model(owner), [])
+
+
+@pytest.mark.system
+def test_behind_a_transaction_pooler_it_is_refused(tcp_server: TcpServer, short_folder: Path) -> None:
+    with pooled(tcp_server.tcp(), short_folder / "reindex-pooler", server_connections=3) as through:
+        pooler = Database(psycopg.conninfo.make_conninfo(through, dbname="postgres"))
+        with pytest.raises(GuardError, match="transaction pooler"):
+            reindex(pooler, TABLE)
+    with Database(tcp_server.tcp(dbname="postgres")).unpooled() as connection:
+        require_session(Database(tcp_server.tcp(dbname="postgres")), connection)
