@@ -22,6 +22,9 @@ def model_files(name: str, *, offline: bool = False, cache: Path | None = None) 
     :param cache: Where the hub's models are kept; `None` means its default.
     :returns: The dimension of its vectors, as its modules say it, or why it cannot be loaded.
     """
+    if name.startswith(("/", ".", "~")) and not Path(name).is_dir():
+        cure = f"Set EMBEDDING_MODEL to a folder that is there, or to {DEFAULT_MODEL}."
+        return ModelFiles(name=name, problem=f"there is no folder {name}", cure=cure)
     try:
         folder = _folder(name, cache=cache)
     except ConfigurationError as exc:
@@ -51,16 +54,12 @@ def _folder(name: str, *, cache: Path | None) -> Path | None:
     """
     Where the files are; `None` where they would have to be fetched.
 
-    :raises ConfigurationError: If the default model's package is missing, or a local folder.
+    :raises ConfigurationError: If the default model's package is missing.
     """
     if name == DEFAULT_MODEL:
         return Path(model_location(name, weights=False))
     if Path(name).is_dir():
         return Path(name)
-    if name.startswith(("/", ".", "~")):
-        raise ConfigurationError(
-            f"there is no folder {name}", hint=f"Set EMBEDDING_MODEL to a folder that is there, or to {DEFAULT_MODEL}."
-        )
     kept = (cache or Path.home() / ".cache" / "huggingface" / "hub") / f"models--{name.replace('/', '--')}"
     if not kept.is_dir() and "/" not in name:
         kept = kept.with_name(f"models--sentence-transformers--{name}")

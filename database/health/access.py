@@ -7,6 +7,7 @@ from pathlib import Path
 
 from database.health.finding import Finding, Kind, right
 from database.health.patient import Patient
+from database.health.schema_state import FORGET, UPGRADE
 from database.sql import statements
 
 SUBJECT = "access"
@@ -27,7 +28,7 @@ TENANT_ROLES_MISSING = Kind(
     severity="advice",
     means="The tenants' roles are not there: the schema's owner could not create them.",
     why="There is no tenant but `default`, and `serve` does not start.",
-    mended="`python synapse.py database upgrade` as an owner who may create roles.",
+    mended=f"As an owner who may create roles: `{FORGET}`, then `{UPGRADE}`, which makes what is missing.",
 )
 API_ROLES_GRANTED = Kind(
     code="api_roles_granted",
@@ -47,14 +48,15 @@ def look_at_the_role(patient: Patient) -> Iterator[Finding]:
     """What `serve` looks at before it starts, see `database.tenancy.require_bound`."""
     me = patient.ask(_SQL["me"])[0]
     if not me["tenants"]:
-        yield TENANT_ROLES_MISSING.shell(
+        yield TENANT_ROLES_MISSING.text(
             f"The tenants' roles were expected in {patient.name}, but there are none.",
-            "python synapse.py database upgrade",
+            f"As an owner who may create roles: {FORGET}; then {UPGRADE}, which makes them.",
         )
         return
     found = patient.ask(_TENANCY["unbound"])
     for row in found:
-        yield ROLE_UNBOUND.sql(f"{row['what'][:1].upper()}{row['what'][1:]}.", row["cure"])
+        what, cure = f"{row['what'][:1].upper()}{row['what'][1:]}.", row["cure"]
+        yield ROLE_UNBOUND.shell(what, cure) if cure.startswith("python ") else ROLE_UNBOUND.sql(what, cure)
     if not found:
         yield right(SUBJECT, f"{me['name']} takes the roles of tenants, and row-level security binds it")
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from database.health.finding import Finding, Kind, right
+from database.health.finding import Finding, Kind, right, unknown
 from database.health.patient import Patient
+from database.online import at_work, unfinished
 from database.schema import SCHEMA_VERSION, current_version
 from database.sql import statements
 
@@ -47,7 +48,15 @@ SCHEMA_INCOMPLETE = Kind(
     why="Whatever needs them fails, often half-way through.",
     mended=f"`{FORGET}`, then `{UPGRADE}`: it makes what is missing. What a lost table held, a backup has.",
 )
-KINDS = (SCHEMA_MISSING, SCHEMA_OLDER, SCHEMA_NEWER, SCHEMA_INCOMPLETE)
+SCHEMA_INTERRUPTED = Kind(
+    code="schema_interrupted",
+    subject=SUBJECT,
+    severity="warning",
+    means="A change of the schema was interrupted, and nobody is at work on it.",
+    why="Indexes or steps of the version that is noted may be missing.",
+    mended=f"`{UPGRADE}`, which goes on where it was.",
+)
+KINDS = (SCHEMA_INTERRUPTED, SCHEMA_MISSING, SCHEMA_OLDER, SCHEMA_NEWER, SCHEMA_INCOMPLETE)
 
 _SQL = statements(Path(__file__).with_suffix(".sql"))
 
@@ -61,7 +70,10 @@ def look_at_the_schema(patient: Patient) -> Iterator[Finding]:
     with patient.transaction() as connection:
         versions = connection.execute(_SQL["versions"]).fetchall()
         found = current_version(connection) or ""
-    if len(versions) != 1:
+        note, working = unfinished(connection), at_work(connection)
+    if working:
+        yield unknown(SUBJECT, f"version {found}, which is being changed right now")
+    elif len(versions) != 1:
         yield _incomplete(f"One noted version was expected, but there are {len(versions)}.")
     elif found < SCHEMA_VERSION:
         yield SCHEMA_OLDER.shell(f"The schema is at version {found}; this program's is {SCHEMA_VERSION}.", UPGRADE)
@@ -72,6 +84,10 @@ def look_at_the_schema(patient: Patient) -> Iterator[Finding]:
         )
     elif missing := [row["name"] for row in patient.ask(_SQL["missing"])]:
         yield _incomplete(f"Version {found} is noted, but these are missing: {', '.join(missing)}.")
+    elif note:
+        yield SCHEMA_INTERRUPTED.shell(
+            f"The change of the schema from {note['before']} to {note['after']} was interrupted.", UPGRADE
+        )
     else:
         yield right(SUBJECT, f"version {found}")
 

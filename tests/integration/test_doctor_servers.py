@@ -11,10 +11,8 @@ import psycopg
 import pytest
 
 from database import schema
-from database.connection import Database
 from database.embedded import EmbeddedServer
 from database.health.patient import Configured, Limits
-from database.tenancy import create_tenant
 from tests.acceptance.program import Program
 from tests.support.clinic import Clinic, codes, files_of, fill
 from tests.support.standby import pair
@@ -88,7 +86,12 @@ def test_a_server_over_tcp(short_folder: Path) -> None:
             connection.execute("CREATE EXTENSION vector")
         plain = server.tcp(user="plain", password="plain", dbname="plain")
         schema.upgrade(plain)
-        assert fsync_aside(Clinic(plain, plain, folder=server.home)) == {"tenant_roles_missing"}
+        without_roles = Clinic(plain, plain, folder=server.home)
+        assert fsync_aside(without_roles) == {"tenant_roles_missing"}
+        with psycopg.connect(as_superuser, autocommit=True) as connection:
+            connection.execute("DELETE FROM alembic_version")
+        schema.upgrade(as_superuser)
+        assert fsync_aside(without_roles) == {"role_unbound"}, "the roles are there, and the application is the owner"
 
         schema.upgrade(server.tcp())
         application = server.tcp(user="synapse_app", password=APPLICATION_PASSWORD)
@@ -98,8 +101,6 @@ def test_a_server_over_tcp(short_folder: Path) -> None:
         fill(clinic)
         assert fsync_aside(clinic) == set(), "and one with documents"
 
-        # The roles are there now, made by the other database's owner.
-        create_tenant(Database(as_superuser), "default")
         with psycopg.connect(server.tcp(dbname="postgres"), autocommit=True) as connection:
             connection.execute("DROP DATABASE plain WITH (FORCE)")
             connection.execute("DROP DATABASE synapse WITH (FORCE)")

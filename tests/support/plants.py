@@ -287,6 +287,10 @@ PLANTS = [
         undo=("UPDATE alembic_version SET version_num = '0006'",),
         hands=True,
     ),
+    Plant(
+        code="schema_interrupted",
+        sql=('COMMENT ON TABLE alembic_version IS \'synapse schema change {"before": "0005", "after": "0006"}\'',),
+    ),
     # models
     Plant(code="no_active_model", sql=("UPDATE embedding_models SET active = false",)),
     Plant(code="model_table_missing", sql=(MISMATCHED,), undo=FORGET_GONE),
@@ -375,6 +379,7 @@ PLANTS = [
     Plant(code="role_unbound", name="bypassrls", sql=("ALTER ROLE synapse_app BYPASSRLS",)),
     Plant(code="role_unbound", name="inherits", sql=("GRANT synapse_tenant_default TO synapse_app WITH INHERIT TRUE",)),
     Plant(code="role_unbound", name="open", sql=("ALTER TABLE sources NO FORCE ROW LEVEL SECURITY",)),
+    Plant(code="role_unbound", name="old-programs", sql=("GRANT SELECT ON sources TO synapse_app",)),
     Plant(code="api_roles_granted", sql=("GRANT SELECT ON sources TO PUBLIC",)),
     Plant(
         code="api_roles_granted",
