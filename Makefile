@@ -61,7 +61,7 @@ init-sql: $(VENV)/.installed
 	$(RUN) -m deploy.write_init_sql
 
 clean:
-	rm -rf $(VENV) .venv-peers .venv-chroma .venv-servers .synapse .synapse-bench .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) .venv-image .venv-peers .venv-chroma .venv-servers .synapse .synapse-bench .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
