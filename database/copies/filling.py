@@ -22,13 +22,13 @@ from database.copies.inventory import Sum, Table, checksum, take_inventory
 from database.copies.manifest import Manifest
 from database.copies.progress import Counter, OnProgress, Progress
 from database.copies.target import Place, close_to_others, prepare
-from database.index_build import build_index, graph_bytes
+from database.index_build import build_index
 
 _BUILT = ("CONSTRAINT", "INDEX")
-_HNSW = re.compile(r"^CREATE (?:UNIQUE )?INDEX (?P<name>.+) ON (?:ONLY )?(?P<table>.+) USING hnsw ")
+_HNSW = re.compile(r"^CREATE (?:UNIQUE )?INDEX (?P<name>.+) ON (?!ONLY )(?P<table>.+) USING hnsw ")
 _NO_ROLE = re.compile(r'role "(.*)" does not exist')
 BUILD_MEMORY = 256 * 2**20
-"""Bytes of maintenance_work_mem for an index without a graph, at least."""
+"""Bytes of maintenance_work_mem for an index, at least."""
 
 Item = TypeVar("Item")
 
@@ -97,7 +97,11 @@ _VIEWS = "SELECT schemaname || '.' || viewname AS name FROM pg_views WHERE schem
 
 
 def _finish(place: Place, manifest: Manifest, archive: Archive, *, jobs: int, on_progress: OnProgress) -> None:
-    """Indexes, several at once but those with a graph, each of which takes all cores; then the rest in its order."""
+    """
+    Indexes, several at once but those with a graph, each of which takes all cores; then the rest in its order.
+
+    The index of a table in parts (`ON ONLY`) is empty until its parts' indexes are attached, which is of the rest.
+    """
     statements = archive.after_rows()
     graphs = [one for one in statements if one.kind == "INDEX" and _HNSW.match(one.sql)]
     others = [one for one in statements if one.kind in _BUILT and one not in graphs]
@@ -146,10 +150,9 @@ def _build_graph(
     found = _HNSW.match(statement.sql)
     assert found is not None
     table = found["table"].replace('"', "")
+    # Of an element, the graph keeps its vector, which stands in the table, too, and less than 1 KB of links.
     rows = manifest.tables[table].rows if table in manifest.tables else 0
-    needed = graph_bytes(rows=rows, dimension=2000, vector_type="vector", definition=statement.sql)
-    if rows and table in manifest.sizes:
-        needed = min(needed, 2 * manifest.sizes[table] + BUILD_MEMORY)
+    size = manifest.sizes.get(table, max(manifest.sizes.values()))  # of a part of a table, only the whole is known
 
     def watch(done: int, total: int) -> None:
         on_progress(Progress(step=f"building {statement.name}", done=done, total=total, unit="pages"))
@@ -159,7 +162,7 @@ def _build_graph(
             connection,
             f"{statement.schema}.{found['name']}",
             statement.sql.rstrip(";"),
-            needed=needed,
+            needed=2 * size + 1024 * rows + BUILD_MEMORY,
             watcher=watcher,
             watch=watch,
         )

@@ -27,6 +27,7 @@ from database.copies.move import Moved, move, rehearse
 from database.copies.programs import installed_programs, programs_for
 from database.copies.restore import restore
 from database.copies.target import Place
+from database.embedded import EmbeddedServer
 from database.errors import (
     DatabaseError,
     ExtensionMissingError,
@@ -466,6 +467,18 @@ def test_passwords_are_in_no_argument_and_no_message(source: str, elsewhere: str
     with pytest.raises(DatabaseError) as caught:
         back_up(make_conninfo(elsewhere, password="wr0ng'pw"), tmp_path)
     assert "wr0ng" not in str(caught.value)
+
+
+def test_the_application_cannot_copy(server: EmbeddedServer | None, source: str, target: str, tmp_path: Path) -> None:
+    if server is None:
+        pytest.skip("the application logs in to the embedded server alone")
+    application = server.conninfo(dbname=database_name(source))
+    with pytest.raises(DatabaseError):
+        back_up(application, tmp_path)
+    with pytest.raises(DatabaseError):
+        move(application, target)
+    assert list(tmp_path.iterdir()) == []
+    assert version(target) is None
 
 
 def test_programs_that_are_missing_are_named() -> None:

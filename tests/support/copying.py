@@ -13,6 +13,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from database import schema
 from database.connection import Database
 from database.metadata_fields import declare_field
+from database.models import EmbeddingModel, add_model
 from database.tenancy import create_tenant
 
 TABLE = "documents_all_minilm_l6_v2"
@@ -40,13 +41,14 @@ STRANGE = """
 
 def fill(conninfo: str, *, tenants: int = 2, rows: int = 60) -> None:
     """
-    Our schema with tenants, documents of awkward contents, a declared field, users, and a table that is not ours.
+    Our schema with tenants, documents of awkward contents, a table in parts, a declared field, users, and a table that is not ours.
 
     :param conninfo: Of the owner of an empty database.
     """
     schema.upgrade(conninfo)
     owner = Database(conninfo)
     try:
+        add_model(owner, EmbeddingModel.named("org/cut", dimension=3, partitions=2))
         names = [f"copied_{number}" for number in range(tenants)]
         for name in names:
             create_tenant(owner, name)
@@ -60,6 +62,10 @@ def fill(conninfo: str, *, tenants: int = 2, rows: int = 60) -> None:
                     connection.execute("INSERT INTO usage_logs (user_id, kind) SELECT id, 'ask' FROM users")
             connection.execute("SELECT set_config('search_path', 'public', false)")
             connection.execute(STRANGE)
+            connection.execute(
+                "INSERT INTO documents_cut (id, embedding, content)"
+                " SELECT 'part ' || n, array_fill(n, ARRAY[3])::vector + '[0,1,2]', 'cut' FROM generate_series(1, 20) AS n"
+            )
         declare_field(owner.for_tenant("default"), TABLE, "n", "number")
     finally:
         owner.close()
