@@ -194,6 +194,7 @@ class _Pools:
         self.away_until = 0.0
         self.silent = False  # somebody looked, and nothing answers: who has another server to ask does not wait
         self.running = RunningReads()
+        self.counting = threading.Lock()
         self.written: Counter[str | None] = Counter()  # transactions that may have written, by tenant
         self.wrote_at = float("-inf")  # when the last of them succeeded
         self.replicas: dict[tuple[str, float], Replica] = {}
@@ -624,7 +625,8 @@ class Database:
             yield
             self._pools.wrote_at = time.monotonic()
         finally:
-            self._pools.written[self.tenant] += 1
+            with self._pools.counting:  # a count that was lost would pass an old position off as a new one
+                self._pools.written[self.tenant] += 1
 
     @contextmanager
     def _errors_wrapped(self) -> Iterator[None]:
