@@ -16,6 +16,7 @@ BELOW_COMMANDS = ROOMS[1:]
 HEAVY = ("haystack", "torch", "psycopg", "sqlalchemy", "numpy", "transformers")
 
 INHERITED = {
+    "database/copies/programs.py": "hands PostgreSQL's programs their environment",
     "database/embedded.py": "hands PostgreSQL's programs their environment",
     "serving/hayhooks_host.py": "sets Hayhooks' own variables, so that a user's open nothing up",
     "serving/page/library.py": "sets Chainlit's own variables, which it reads when it is imported",
