@@ -221,6 +221,11 @@ def test_what_would_be_lost_is_counted(empty_conninfo: str) -> None:
         connection.execute(
             "INSERT INTO migration_runs (id, source_kind, source, fingerprint, options) VALUES ('1', '', '', '', '{}')"
         )
+        tenants = status(owner).tenants
+        assert tenants is not None
+        assert tenants["count"] == 2
+        assert [tenant["name"] for tenant in tenants["largest"]] == ["default", "acme"]
+        assert tenants["size"] == sum(tenant["size"] for tenant in tenants["largest"])
         before = catalog(connection)
         with pytest.raises(GuardError) as refused:
             schema.downgrade(empty_conninfo, "0002")
