@@ -226,6 +226,7 @@ class BulkLoad:
                 watcher=self.owner,
                 watch=partial(self._report_build, index["name"]),
             )
+            self._describe(index)
         self.report(LoadProgress(step="keywords", done=0, total=count))
         with self.connection.transaction():
             for trigger in self.note["triggers"]:
@@ -238,6 +239,15 @@ class BulkLoad:
             self._comment(self.note["comment"])
         self._execute("ANALYZE {table}")
         self.note = None
+
+    def _describe(self, index: dict[str, Any]) -> None:
+        """Give an index back what its definition does not have: a partial one's filter, a field's statistics."""
+        name = SQL(index["name"])
+        self._execute("COMMENT ON INDEX {name} IS {text}", name=name, text=Literal(index.get("comment")))
+        if index.get("statistics") is not None:
+            for part in self.connection.execute(_SQL["index_parts"], {"name": index["name"]}).fetchall():
+                statement = "ALTER INDEX {part} ALTER COLUMN 1 SET STATISTICS {count}"
+                self._execute(statement, part=SQL(part["name"]), count=Literal(index["statistics"]))
 
     def _report_build(self, index: str, done: int, total: int) -> None:
         self.report(LoadProgress(step=index, done=done, total=total))

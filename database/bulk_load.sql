@@ -16,7 +16,9 @@ SELECT pg_try_advisory_lock(hashtextextended('synapse bulk load', %(oid)s)) AS g
 -- loading_indexes --
 -- What is built after the load: all but constraints and unique indexes, which tell duplicates. Read with an empty search path,
 -- so that every name is whole.
-SELECT i.indexrelid::regclass::text AS name, pg_get_indexdef(i.indexrelid) AS definition
+SELECT i.indexrelid::regclass::text AS name, pg_get_indexdef(i.indexrelid) AS definition,
+       obj_description(i.indexrelid, 'pg_class') AS comment,
+       (SELECT nullif(attstattarget, -1) FROM pg_attribute WHERE attrelid = i.indexrelid AND attnum = 1) AS statistics
   FROM pg_index i
   JOIN pg_class c ON c.oid = i.indexrelid
  WHERE i.indrelid = %(oid)s AND NOT i.indisunique
@@ -29,6 +31,12 @@ SELECT tgname AS name, pronamespace::regnamespace::text AS functions
   JOIN pg_proc ON pg_proc.oid = tgfoid
  WHERE tgrelid = %(oid)s AND NOT tgisinternal AND proname = 'synapse_update_keywords' AND tgname <> 'synapse_keywords_truncate'
  ORDER BY tgname
+
+-- index_parts --
+-- An index on a partitioned table with its parts, and any other alone.
+SELECT %(name)s AS name
+ UNION
+SELECT relid::regclass::text FROM pg_partition_tree(to_regclass(%(name)s))
 
 -- table_size --
 SELECT count(*) AS rows FROM {table}

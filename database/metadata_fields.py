@@ -227,9 +227,9 @@ def _creation(start: LiteralString, index_name: str, table: Identifier, expressi
 
 
 def _set_statistics(connection: Connection[Any], index_name: str) -> None:
-    """On a partitioned table each part of the index has its own."""
+    """On a partitioned table each part of the index has its own; what is new takes those of the whole."""
     parts = connection.execute(_SQL["partition_indexes"], {"index_name": index_name}).fetchall()
-    for name in [row["name"] for row in parts] or [Identifier(index_name).as_string()]:
+    for name in [Identifier(index_name).as_string(), *(row["name"] for row in parts)]:
         statement = SQL("ALTER INDEX {} ALTER COLUMN 1 SET STATISTICS {}").format(SQL(name), Literal(STATISTICS))
         connection.execute(statement)
 

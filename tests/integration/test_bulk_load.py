@@ -65,6 +65,8 @@ def model(database: Database, owner: Database) -> EmbeddingModel:
             " WITH (m = 7, ef_construction = 31)"
         )
         connection.execute(f"CREATE INDEX \"Field 'n'\" ON {TABLE} (((meta ->> 'n')::numeric)) WHERE id <> 'x'")
+        connection.execute("COMMENT ON INDEX \"Field 'n'\" IS 'the user''s index'")
+        connection.execute("ALTER INDEX \"Field 'n'\" ALTER COLUMN 1 SET STATISTICS 77")
         connection.execute(f"COMMENT ON TABLE {TABLE} IS 'the user''s own'")
     return registered_model(owner, "new-model")
 
@@ -72,7 +74,10 @@ def model(database: Database, owner: Database) -> EmbeddingModel:
 def schema_of(owner: Database, table: str = TABLE) -> dict[str, Any]:
     """All that a load takes away for a while."""
     indexes = owner.read(
-        "SELECT pg_get_indexdef(indexrelid) AS it FROM pg_index WHERE indrelid = %s::regclass AND indisvalid", [table]
+        "SELECT concat_ws(' / ', pg_get_indexdef(indexrelid), obj_description(indexrelid, 'pg_class'),"
+        "                 (SELECT nullif(attstattarget, -1) FROM pg_attribute WHERE attrelid = indexrelid AND attnum = 1))"
+        "       AS it FROM pg_index WHERE indrelid = %s::regclass AND indisvalid",
+        [table],
     )
     triggers = owner.read(
         "SELECT tgname || ' ' || tgenabled::text AS it FROM pg_trigger WHERE tgrelid = %s::regclass", [table]
@@ -92,6 +97,7 @@ def ids(database: Database, table: str = TABLE) -> set[str]:
 def test_documents_are_there_and_the_table_is_as_it_was(owner: Database, model: EmbeddingModel) -> None:
     before, seen = schema_of(owner), list[LoadProgress]()
     assert "m='7', ef_construction='31'" in str(before)
+    assert "s index / 77" in str(before)
     assert load_documents(owner, model, iter(documents(4100)), progress=seen.append) == 4100
     assert ids(owner) == {f"d{n}" for n in range(4100)}
     assert schema_of(owner) == before
