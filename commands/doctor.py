@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Sequence
 from contextlib import nullcontext, suppress
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -16,7 +17,10 @@ if TYPE_CHECKING:
     from config import Settings
     from database.health.finding import Finding
     from database.health.mending import Mended
-    from database.health.patient import Patient
+    from database.health.patient import ModelFiles, Patient
+
+SERVER_PATIENCE = 5.0
+"""Seconds that the server that embeds may take."""
 
 _MARKS = {"ok": "✓", "unknown": "?", "advice": "i", "warning": "!", "fault": "✗"}
 _STYLES = {"ok": "green", "unknown": "dim", "advice": "cyan", "warning": "yellow", "fault": "bold red"}
@@ -72,7 +76,7 @@ def patient_of(settings: Settings) -> Patient:
     from components.model_configuration import model_files
     from config import PROJECT
     from database.connection import Database
-    from database.health.patient import Configured, ModelFiles, Patient
+    from database.health.patient import Configured, Patient
 
     offline = os.environ.get("HF_HUB_OFFLINE", "").lower() in ("1", "true", "yes", "on")
 
@@ -88,10 +92,25 @@ def patient_of(settings: Settings) -> Patient:
             embedding_model=settings.embedding_model,
             ef_search=settings.ef_search,
             secret_files=(PROJECT / ".env", settings.home / "page_secret"),
-            model_files=None if settings.embedding_base_url else files_of,
+            model_files=partial(_server_of, settings) if settings.embedding_base_url else files_of,
             read_url=settings.database_read_url,
         ),
     )
+
+
+def _server_of(settings: Settings, name: str) -> ModelFiles:
+    """What the server that embeds gives: it is asked once, and not waited for long."""
+    from dataclasses import replace
+
+    from database.errors import SynapseError
+    from database.health.patient import ModelFiles
+    from pipelines.embedding import model_dimension
+
+    try:
+        patience = min(settings.embedding_timeout, SERVER_PATIENCE)
+        return ModelFiles(name=name, dimension=model_dimension(replace(settings, embedding_timeout=patience), name))
+    except SynapseError as exc:
+        return ModelFiles(name=name, problem=exc.message, cure=exc.hint or "Start the server of EMBEDDING_BASE_URL.")
 
 
 def _databases(settings: Settings) -> tuple[Any, str | None]:

@@ -182,9 +182,9 @@ def _use(patient: Patient, table: Table) -> Iterator[Finding]:
     if not patient.has_tenant(table.tenant):
         return
     plain, forced = (_is_used(patient, table, forced=forced) for forced in (False, True))
-    if plain or (forced and table.rows <= SMALL):
-        return
     forbidding = patient.ask(_SQL["forbidding"])
+    if plain or (forced and not forbidding and table.rows <= SMALL):
+        return
     what = f"Searches of {table.shown}, about {table.rows:,} documents, do not use its index"
     if forbidding:
         name = forbidding[0]["name"]

@@ -52,9 +52,9 @@ MODEL_FILES_MISSING = Kind(
     code="model_files_missing",
     subject=SUBJECT,
     severity="fault",
-    means="The model that questions go to cannot be loaded: its files are missing or damaged.",
+    means="The model that questions go to cannot be used: its files are missing or damaged, or the server that embeds fails.",
     why="Neither documents nor questions can be embedded.",
-    mended="As the finding says: the model's package, its folder, or a download from the hub.",
+    mended="As the finding says: the model's package, its folder, a download from the hub, or `EMBEDDING_BASE_URL`.",
 )
 MODEL_FILES_DIFFER = Kind(
     code="model_files_differ",
@@ -122,7 +122,7 @@ def look_at_the_model(patient: Patient) -> Iterator[Finding]:
         return
     files = patient.configured.model_files(model["model"])
     if files.problem and not files.downloadable:
-        yield MODEL_FILES_MISSING.text(f"{model['model']} cannot be loaded: {files.problem}", files.cure)
+        yield MODEL_FILES_MISSING.text(f"{model['model']} cannot be used: {files.problem}", files.cure)
     elif files.problem or files.dimension is None:
         yield unknown(SUBJECT, f"{known}; {files.problem or 'its files do not say their dimension'}")
     elif files.dimension != model["dimension"]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,7 @@ from deploy.write_doctor_page import PAGE, page
 from tests.integration.test_doctor_pooler import POOLED
 from tests.integration.test_doctor_servers import ELSEWHERE
 from tests.support.clinic import TABLE, Clinic, Plant, codes, cured, fill, other_database
+from tests.support.embedding_server import EmbeddingServer, letters
 from tests.support.plants import PLANTS, secrets_in
 
 
@@ -228,6 +230,22 @@ def test_the_command(clinic: Clinic, invoke: Callable[[list[str]], int]) -> None
     assert run("--strict")[0] == 5
     clinic.run("UPDATE sources SET reason = NULL")
     assert run("--strict", "--all-tenants")[0] == 0
+
+
+def test_a_server_that_embeds(
+    clinic: Clinic, monkeypatch: pytest.MonkeyPatch, invoke: Callable[[list[str]], int]
+) -> None:
+    def run() -> list[str]:
+        done = CliRunner().invoke(synapse.app, ["doctor", "--json"])
+        return [finding["code"] for finding in json.loads(done.stdout)["findings"]]
+
+    with EmbeddingServer(letters) as server:
+        monkeypatch.setenv("EMBEDDING_BASE_URL", server.url)
+        assert run() == []
+    assert run() == ["model_files_missing"]
+    with EmbeddingServer(partial(letters, dimension=8)) as server:
+        monkeypatch.setenv("EMBEDDING_BASE_URL", server.url)
+        assert run() == ["model_files_differ"]
 
 
 def test_the_command_without_a_database(monkeypatch: pytest.MonkeyPatch, invoke: Callable[[list[str]], int]) -> None:

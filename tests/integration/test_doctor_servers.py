@@ -14,7 +14,8 @@ from database import schema
 from database.embedded import EmbeddedServer
 from database.health.patient import Configured, Limits
 from tests.acceptance.program import Program
-from tests.support.clinic import Clinic, codes, files_of, fill
+from tests.support.clinic import Clinic, codes, cured, files_of, fill
+from tests.support.plants import PLANTS
 from tests.support.standby import pair
 from tests.tcp_server import APPLICATION_PASSWORD, TcpServer, drop_roles
 
@@ -71,6 +72,28 @@ def test_a_small_server(short_folder: Path) -> None:
         assert clinic.found() == [], "with checksums, and memory for the index"
         larger.stop()
     finally:
+        shutil.rmtree(home, ignore_errors=True)
+
+
+def test_the_major_version_before_last(short_folder: Path) -> None:
+    """PostgreSQL 16, which makes no checksums unless it is asked to; what is planted there is found there, too."""
+    home = short_folder / "sixteen"
+    server = EmbeddedServer(home, major=16)
+    server.start()
+    clinic = Clinic(server.conninfo(), server.conninfo(owner=True), folder=home, server=server)
+    try:
+        assert codes(clinic.found()) == {"checksums_off"}
+        fill(clinic)
+        assert codes(clinic.found()) == {"checksums_off"}
+        for plant in PLANTS:
+            if plant.code in ("index_invalid", "field_statistics_missing", "index_unused", "keyword_triggers_off"):
+                clinic.run(*plant.sql)
+                found = [finding for finding in clinic.found() if finding.code != "checksums_off"]
+                assert codes(found) == {plant.code}
+                cured(clinic, found, invoke=lambda _: 1)
+                assert codes(clinic.found()) == {"checksums_off"}
+    finally:
+        server.stop()
         shutil.rmtree(home, ignore_errors=True)
 
 
