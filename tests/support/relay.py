@@ -43,11 +43,12 @@ class Relay:
                 threading.Thread(target=self._pass_on, args=(source, target, from_client), daemon=True).start()
 
     def _pass_on(self, source: socket.socket, target: socket.socket, from_client: bool) -> None:
-        while data := source.recv(65536):
-            if from_client and self._server_spoke:
-                self.round_trips += 1
-            self._server_spoke = not from_client
-            target.sendall(data)
+        with suppress(OSError):  # the other end closed it
+            while data := source.recv(65536):
+                if from_client and self._server_spoke:
+                    self.round_trips += 1
+                self._server_spoke = not from_client
+                target.sendall(data)
         target.close()
 
 
