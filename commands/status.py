@@ -13,6 +13,7 @@ from database.errors import DatabaseUnavailableError, InvalidInputError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from rich.console import RenderableType
 
@@ -35,6 +36,7 @@ def status(
         from commands.database import owner_database
         from config import Settings
         from database.connection import open_database
+        from database.copies.backup import last_backup
         from database.observation import observe
 
         settings = Settings.from_env()
@@ -44,31 +46,32 @@ def status(
             return observe(database, owner=owner, days=days)
 
         if json_:
-            print_json(look().to_dict())
+            print_json({**look().to_dict(), "last_backup": last_backup(settings.home)})
         elif watch is None:
             from commands.status_page import page
 
-            console().print(page(look()))
+            console().print(page(look(), backup=last_backup(settings.home)))
         else:
             try:
-                _watch(look, seconds=watch)
+                _watch(look, home=settings.home, seconds=watch)
             except KeyboardInterrupt:  # how it ends
                 raise typer.Exit from None
 
 
-def _watch(look: Callable[[], Observation], *, seconds: float) -> None:
+def _watch(look: Callable[[], Observation], *, home: Path, seconds: float) -> None:
     """Draw the page again and again: over itself in a terminal, one below the other elsewhere."""
     from rich.live import Live
 
     from commands.status_page import page, unavailable
+    from database.copies.backup import last_backup
 
     def drawn() -> RenderableType:
         try:
-            return page(look())
+            return page(look(), backup=last_backup(home))
         except DatabaseUnavailableError as exc:  # it may come back
             return unavailable(exc)
 
-    screen, first = console(), page(look())
+    screen, first = console(), page(look(), backup=last_backup(home))
     if not screen.is_terminal:
         while True:
             screen.print(first, end="\n\n")

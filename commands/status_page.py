@@ -24,9 +24,13 @@ RARELY = 0.9
 """Share of reads that memory answers below which it is marked."""
 
 
-def page(seen: Observation) -> RenderableType:
-    """An observation, for 80 columns or more; what there is none of is left out."""
-    parts: list[RenderableType] = [_head(seen), _facts(seen)]
+def page(seen: Observation, *, backup: dict[str, Any] | None = None) -> RenderableType:
+    """
+    An observation, for 80 columns or more; what there is none of is left out.
+
+    :param backup: The last one that this machine made: `at`, `path`, `bytes`.
+    """
+    parts: list[RenderableType] = [_head(seen), _facts(seen, backup)]
     for heading, rows, table in (
         ("Questions per day (UTC)", seen.questions, _questions),
         ("Slowest questions", seen.slowest, _slowest),
@@ -55,12 +59,15 @@ def _head(seen: Observation) -> Text:
     return text
 
 
-def _facts(seen: Observation) -> Table:
+def _facts(seen: Observation, backup: dict[str, Any] | None) -> Table:
     table = Table.grid(padding=(0, 2))
     table.add_column(no_wrap=True, style="cyan")
     table.add_column(overflow="fold")
     for name, value in _lines(seen):
         table.add_row(name, value)
+    if backup is not None:
+        made = f"{_ago(seen.at, datetime.fromisoformat(backup['at']))}, {size(backup['bytes'])}  "
+        table.add_row("backup", Text(made).append(harmless(backup["path"]), style="dim"))
     return table
 
 

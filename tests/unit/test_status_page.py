@@ -96,6 +96,13 @@ def test_it_says(line: str) -> None:
     assert line in [written.rstrip() for written in drawn(SEEN, width=10_000).splitlines()]
 
 
+def test_the_last_backup() -> None:
+    backup = {"at": "2026-05-04T07:00:00+00:00", "path": "/b/\x1b[31m1.dump", "bytes": 4 * 1024**2, "database": "d"}
+    console = Console(file=io.StringIO(), width=200)
+    console.print(page(SEEN, backup=backup))
+    assert "backup       5 h ago, 4 MB  /b/\ufffd[31m1.dump" in console.file.getvalue()  # type: ignore[attr-defined]
+
+
 def test_it_fits_80_columns() -> None:
     text = drawn(SEEN, width=80)
     assert max(map(len, text.splitlines())) <= 80
