@@ -1,9 +1,9 @@
 """
 Write deploy/supabase/migrations/: the schema and the functions for Supabase's API, as `supabase db push` takes them.
 
-The first is init.sql with pgvector in Supabase's schema for extensions. It is for new projects; Alembic, behind `database upgrade`,
-remains what moves a project from one version to the next. Run by `python -m deploy.write_supabase`, after a change of the schema or
-of deploy/supabase/.
+The first is init.sql with pgvector in Supabase's schema for extensions. It is for new projects; Alembic, behind
+`database upgrade`, remains what moves a project from one version to the next. Run by `python -m deploy.write_supabase`,
+after a change of the schema or of deploy/supabase/.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from deploy.write_init_sql import PROJECT, init_sql
 FOLDER = PROJECT / "deploy" / "supabase"
 
 SCHEMA_TITLE = """\
--- Synapse's schema for a new Supabase project. One that has it already is upgraded by `python synapse.py database upgrade`.
--- Written by deploy/write_supabase.py from the files in database/; change those and run `python -m deploy.write_supabase`.
+-- Synapse's schema for a new Supabase project; one that has it is upgraded by `python synapse.py database upgrade`.
+-- Written from the files in database/; change those and run `python -m deploy.write_supabase`.
 """
 API_TITLE = """\
 -- Search through Supabase's API: who may read what, functions for RPC, grants. It may be run again at any time.
--- Written by deploy/write_supabase.py from the files in deploy/supabase/; change those and run `python -m deploy.write_supabase`.
+-- Written from the files in deploy/supabase/; change those and run `python -m deploy.write_supabase`.
 """
 BEGIN = """\
 BEGIN;
@@ -39,7 +39,7 @@ CREATE EXTENSION IF NOT EXISTS vector WITH SCHEMA extensions;
 
 
 def migrations() -> dict[str, str]:
-    """The text of each migration, by the name of its file, whose number is the time by which Supabase tells them apart."""
+    """The text of each migration, by its file's name; the number is the time by which Supabase tells them apart."""
     return {"20261121000001_synapse_schema.sql": _schema(), "20261121000002_synapse_api.sql": _api()}
 
 
@@ -59,7 +59,7 @@ def _api() -> str:
 
 def _worded() -> str:
     """
-    The program's own search by words, as a template for `format`: tables of documents, keywords and terms, and a condition.
+    The program's own search by words, as a template for `format`: of three tables and a condition.
 
     Its question is the parameter $1, and the number of documents wanted $2.
     """

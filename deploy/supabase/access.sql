@@ -1,9 +1,9 @@
--- Who may read what through Supabase's API. The tables themselves stay closed to anon and authenticated; they search through the
--- functions below, which look at this table.
+-- Who may read what through Supabase's API. The tables themselves stay closed to anon and authenticated; they search through
+-- the functions below, which look at this table.
 
 -- A right to read: of a source of the ledger, whose chunks it covers now and after it is indexed again, or of one document, such
--- as a migrated one, that no ledger knows. A reader is a user of Supabase; none stands for everybody, signed in or not. Rights are
--- never taken from metadata: documents bring theirs along, and would say themselves who may read them.
+-- as a migrated one, that no ledger knows. A reader is a user of Supabase; none stands for everybody, signed in or not. Rights
+-- are never taken from metadata: documents bring theirs along, and would say themselves who may read them.
 CREATE TABLE IF NOT EXISTS document_readers (
     source text,
     document_id varchar(128),

@@ -56,9 +56,9 @@ BEGIN
 END
 $$;
 
--- The nearest documents, nearest first. Where comparing every document that passes is cheap, that is done. Elsewhere, the 500 that
--- come first in the index's own order are looked at, and where too few of them pass, every document that passes is compared after
--- all. An iterative scan would go on instead, but further away its order is too loose: it found 88 to 93 of the nearest 100.
+-- The nearest documents, nearest first. Where comparing every document that passes is cheap, that is done. Elsewhere, the 500
+-- that come first in the index's own order are looked at, and where too few of them pass, every document that passes is compared
+-- after all. An iterative scan would go on instead, but its order is too loose far away: it found 88 to 93 of the nearest 100.
 CREATE OR REPLACE FUNCTION synapse_nearest(
     query_embedding vector, wanted integer, filter jsonb, OUT ids varchar[], OUT distances double precision[]
 )
@@ -94,14 +94,16 @@ BEGIN
                  LIMIT $2) AS compared
          WHERE distance <> ''NaN''', model.vector_type, model.table_name, passing.of_all);
     -- What the index is on, such as the embeddings in half precision, must be named, or it is not used.
-    SELECT pg_get_indexdef(indexrelid, 1, false) AS of, CASE WHEN opcname LIKE 'halfvec%' THEN 'halfvec' ELSE 'vector' END AS type,
-           (SELECT ceil(sqrt(option_value::float8))::text FROM pg_options_to_table(reloptions) WHERE option_name = 'lists') AS probes
+    SELECT pg_get_indexdef(indexrelid, 1, false) AS of,
+           CASE WHEN opcname LIKE 'halfvec%' THEN 'halfvec' ELSE 'vector' END AS type,
+           (SELECT ceil(sqrt(option_value::float8))::text
+              FROM pg_options_to_table(reloptions) WHERE option_name = 'lists') AS probes
       INTO index
       FROM pg_index
       JOIN pg_class c ON c.oid = indexrelid
       JOIN pg_am a ON a.oid = relam
       JOIN pg_opclass o ON o.oid = indclass[0]
-     WHERE indrelid = model.table_name::regclass AND indisvalid AND indpred IS NULL
+     WHERE indrelid = to_regclass(quote_ident(model.table_name)) AND indisvalid AND indpred IS NULL
        AND amname IN ('hnsw', 'ivfflat') AND opcname LIKE '%cosine_ops'
      ORDER BY amname, relname
      LIMIT 1;
@@ -153,7 +155,8 @@ SELECT array_agg(id ORDER BY score DESC, id) FROM (
 ) AS found
         $statement$, model.table_name, model.table_name || '_keywords', model.table_name || '_terms',
         CASE WHEN passing.of_all <> 'true' THEN
-            format('JOIN (SELECT id FROM %I AS near WHERE %s) AS passing ON passing.id = document_id', model.table_name, passing.of_all)
+            format('JOIN (SELECT id FROM %I AS near WHERE %s) AS passing ON passing.id = document_id',
+                   model.table_name, passing.of_all)
         END)
        INTO ids USING question, wanted, filter, auth.uid(), model.name;
     RETURN ids;
@@ -163,13 +166,16 @@ $$;
 -- The documents nearest to an embedding that are more similar than the threshold, nearest first. Called by name, it takes what
 -- Supabase's examples send, and what LangChain's SupabaseVectorStore sends.
 CREATE OR REPLACE FUNCTION match_documents(
-    query_embedding vector, match_threshold double precision DEFAULT NULL, match_count integer DEFAULT NULL, filter jsonb DEFAULT '{}'
+    query_embedding vector,
+    match_threshold double precision DEFAULT NULL,
+    match_count integer DEFAULT NULL,
+    filter jsonb DEFAULT '{}'
 ) RETURNS TABLE (id varchar, content text, metadata jsonb, similarity double precision)
 LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = public, extensions, pg_temp
 AS $$
 DECLARE
-    wanted integer := coalesce(synapse_match_count(match_count), 200);
+    wanted integer := synapse_match_count(match_count);
     nearest record := synapse_nearest(query_embedding, wanted, coalesce(filter, '{}'));
 BEGIN
     RETURN QUERY EXECUTE format('
@@ -205,7 +211,7 @@ LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = public, extensions, pg_temp
 AS $$
 DECLARE
-    wanted integer := coalesce(synapse_match_count(match_count), 200);
+    wanted integer := synapse_match_count(match_count);
     candidates integer := greatest(2 * wanted, 50);
     nearest record := synapse_nearest(query_embedding, candidates, coalesce(filter, '{}'));
     worded varchar[] := synapse_worded(coalesce(query_text, ''), candidates, coalesce(filter, '{}'));

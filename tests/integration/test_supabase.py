@@ -369,7 +369,8 @@ def test_temporary_tables_are_not_looked_at(project: Project) -> None:
     hidden = project.embeddings[39].tolist()
     with api.request() as connection:
         connection.execute(
-            "CREATE TEMPORARY TABLE document_readers AS SELECT 'd39' AS document_id, NULL::text AS source, NULL::uuid AS reader"
+            "CREATE TEMPORARY TABLE document_readers AS"
+            " SELECT 'd39' AS document_id, NULL::text AS source, NULL::uuid AS reader"
         )
         rows = connection.execute(
             *api.call("search_documents", {"query_embedding": hidden, "match_count": 3})
@@ -381,7 +382,7 @@ def test_the_tables_are_closed_to_the_api(project: Project) -> None:
     reached = """
         SELECT c.oid::regclass::text AS name FROM pg_class c
          WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p', 'v', 'm', 'S', 'f')
-           AND (has_table_privilege(%(role)s, c.oid, 'SELECT, INSERT, UPDATE, DELETE, TRUNCATE, REFERENCES, TRIGGER'))"""
+           AND has_table_privilege(%(role)s, c.oid, 'SELECT, INSERT, UPDATE, DELETE, TRUNCATE, REFERENCES, TRIGGER')"""
     called = """
         SELECT p.proname AS name FROM pg_proc p
          WHERE pronamespace = 'public'::regnamespace AND has_function_privilege(%(role)s, p.oid, 'EXECUTE')

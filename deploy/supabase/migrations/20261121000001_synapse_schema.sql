@@ -1,5 +1,5 @@
--- Synapse's schema for a new Supabase project. One that has it already is upgraded by `python synapse.py database upgrade`.
--- Written by deploy/write_supabase.py from the files in database/; change those and run `python -m deploy.write_supabase`.
+-- Synapse's schema for a new Supabase project; one that has it is upgraded by `python synapse.py database upgrade`.
+-- Written from the files in database/; change those and run `python -m deploy.write_supabase`.
 
 BEGIN;
 
