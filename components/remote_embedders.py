@@ -60,9 +60,9 @@ class _Remote:
             found = [one.embedding for one in sorted(response.data, key=lambda one: one.index)]
             matrix = np.asarray(found, dtype=np.float64)
         except (AttributeError, TypeError, ValueError):
-            raise self._error("sent something that is not a list of embeddings", _PROTOCOL) from None
+            raise self._complaint("sent something that is not a list of embeddings", _PROTOCOL) from None
         if matrix.ndim != 2 or len(matrix) != count or not np.isfinite(matrix).all():
-            raise self._error("sent something that is not a list of embeddings", _PROTOCOL)
+            raise self._complaint("sent something that is not a list of embeddings", _PROTOCOL)
         if self.dimension is not None and matrix.shape[1] != self.dimension:
             raise ConfigurationError(
                 f"Vectors of {self.dimension} dimensions were expected of {self.model}, as its table holds them, but "
@@ -71,32 +71,36 @@ class _Remote:
             )
         lengths = np.linalg.norm(matrix, axis=1, keepdims=True)
         if not lengths.all():
-            raise self._error("sent an embedding that is all zeros, which is near to nothing", _PROTOCOL)
+            raise self._complaint("sent an embedding that is all zeros, which is near to nothing", _PROTOCOL)
         return [[float(number) for number in row] for row in matrix / lengths]
 
     def _failure(self, exc: Exception) -> EmbeddingModelError:
         if isinstance(exc, EmbeddingModelError):
             return exc
         if isinstance(exc, openai.APITimeoutError):
-            return self._error(f"did not answer within {self.timeout:g} seconds", "EMBEDDING_TIMEOUT sets the limit.")
+            return self._complaint(
+                f"did not answer within {self.timeout:g} seconds", "EMBEDDING_TIMEOUT sets the limit."
+            )
         if isinstance(exc, openai.RateLimitError):
-            return self._error("is busy or out of quota (429)", "Try again later.")
+            return self._complaint("is busy or out of quota (429)", "Try again later.")
         if isinstance(exc, openai.AuthenticationError | openai.PermissionDeniedError):
-            return self._error(f"refused the key ({exc.status_code})", "Check EMBEDDING_API_KEY.")
+            return self._complaint(f"refused the key ({exc.status_code})", "Check EMBEDDING_API_KEY.")
         if isinstance(exc, openai.NotFoundError):
-            return self._error(f"knows no model {self.model!r} (404)", "Check EMBEDDING_BASE_URL and EMBEDDING_MODEL.")
+            return self._complaint(
+                f"knows no model {self.model!r} (404)", "Check EMBEDDING_BASE_URL and EMBEDDING_MODEL."
+            )
         if isinstance(exc, openai.BadRequestError | openai.UnprocessableEntityError):
-            return self._error(
+            return self._complaint(
                 f"refused a request ({exc.status_code})",
                 "A text may be too long for it, or a batch too large: lower EMBEDDING_BATCH_SIZE.",
             )
         if isinstance(exc, openai.APIStatusError):
-            return self._error(f"failed ({exc.status_code})", "Try again later.")
+            return self._complaint(f"failed ({exc.status_code})", "Try again later.")
         if isinstance(exc, openai.APIConnectionError):
-            return self._error("could not be reached", "Check EMBEDDING_BASE_URL, and that the server runs.")
-        return self._error("sent something that is not a list of embeddings", _PROTOCOL)
+            return self._complaint("could not be reached", "Check EMBEDDING_BASE_URL, and that the server runs.")
+        return self._complaint("sent something that is not a list of embeddings", _PROTOCOL)
 
-    def _error(self, what: str, hint: str) -> EmbeddingModelError:
+    def _complaint(self, what: str, hint: str) -> EmbeddingModelError:
         return EmbeddingModelError(
             f"The embedding model's server {urlsplit(self.api_base_url).hostname} {what}.", hint=hint
         )
