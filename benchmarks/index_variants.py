@@ -5,7 +5,7 @@ One table, partitions, a table per tenant; full and half precision, IVFFlat, par
 
 All layouts hold the same documents, whose vectors are clusters, and are searched through the store as the application does.
 A layout's searches run with the smallest ef_search that finds the recall asked for on these queries, so that times compare at
-equal recall. The tenants' documents are an eighth each: in tables of their own, or told apart by a filter.
+that recall or above. The tenants' documents are an eighth each: in tables of their own, or told apart by a filter.
 """
 
 from __future__ import annotations
