@@ -54,11 +54,13 @@ requirements: | $(VENV)/bin/python
 	$(COMPILE) -o requirements-dev.txt requirements-dev.in
 	$(COMPILE) -o requirements-migration.txt requirements-migration.in
 	$(VENV)/bin/uv pip compile -q --no-header -o requirements-ray.txt requirements-ray.in
+	cd deploy/vercel && ../../$(VENV)/bin/uv pip compile -q --no-header --python-version 3.12 -o requirements-vercel.txt requirements-vercel.in
 	@sed -i 's/^\(torch==[0-9.]*\)+cpu$$/\1/' requirements.txt requirements-dev.txt requirements-migration.txt  # which build is the index's to say
 
-# The schema written out, after a change of it.
+# The schema written out, for Docker and for Supabase, after a change of it.
 init-sql: $(VENV)/.installed
 	$(RUN) -m deploy.write_init_sql
+	$(RUN) -m deploy.write_supabase
 
 clean:
 	rm -rf $(VENV) .venv-image .venv-peers .venv-chroma .venv-servers .synapse .synapse-bench .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
