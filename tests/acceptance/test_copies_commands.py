@@ -27,6 +27,7 @@ def other(short_folder: Path) -> Iterator[Program]:
     shutil.rmtree(home, ignore_errors=True)
 
 
+@pytest.mark.slow
 def test_backup_and_restore(program: Program, other: Program, tmp_path: Path) -> None:
     program.json("tenants", "create", "acme")
     done = program.json("database", "backup", tmp_path / "backups", "--keep", 1)

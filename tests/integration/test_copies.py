@@ -317,6 +317,7 @@ class Writer(threading.Thread):
                 self.end.wait(0.02)
 
 
+@pytest.mark.slow
 def test_writes_meanwhile_are_noticed_or_held_off(source: str, owner_conninfo: str, target: str) -> None:
     with psycopg.connect(source, autocommit=True) as connection:
         connection.execute("CREATE TABLE public.untold (n integer)")
@@ -362,6 +363,7 @@ def test_a_writer_who_does_not_end(source: str, target: str, monkeypatch: pytest
     assert version(target) is None
 
 
+@pytest.mark.slow
 def test_an_owner_whom_policies_bind(
     source: str, elsewhere: str, owner_conninfo: str, tmp_path: Path, target: str
 ) -> None:
@@ -441,6 +443,7 @@ def test_an_extension_in_a_schema_of_its_own(source: str, target: str) -> None:
     assert row == ("public",)
 
 
+@pytest.mark.slow
 def test_passwords_are_in_no_argument_and_no_message(source: str, elsewhere: str, tmp_path: Path) -> None:
     move(source, elsewhere, queries=0)
     seen: list[str] = []

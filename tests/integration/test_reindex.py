@@ -29,6 +29,8 @@ from tests.support.pgbouncer import pooled
 from tests.support.traffic import Client, Traffic
 from tests.tcp_server import TcpServer
 
+pytestmark = pytest.mark.slow
+
 TABLE, DIMENSION = "documents_all_minilm_l6_v2", 384
 INDEX = f"{TABLE}_hnsw_index"
 STOPPED = """
@@ -78,7 +80,6 @@ def names(owner: Database) -> set[str]:
     return {row["relname"] for row in rows}
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     "wanted", [Wanted(m=12), Wanted(half=True), Wanted(method="ivfflat")], ids=["m", "half", "ivf"]
 )
@@ -113,7 +114,6 @@ def test_a_build_is_better_than_inserts_will_be(owner: Database, store: SynapseD
     assert done.rows == 2000
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("phase", ["loading tuples", "settling"])
 def test_a_killed_run_leaves_a_serving_index_and_the_next_clears_up(
     owner: Database, store: SynapseDocumentStore, owner_conninfo: str, phase: str

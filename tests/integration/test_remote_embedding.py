@@ -26,7 +26,9 @@ TEXTS = {
     "moon.md": "# Moon\n\nThe Moon goes around the Earth in 27 days.\n\n## Tides\n\nIts pull makes the tides.\n",
     "search.md": "# Search\n\nAn HNSW search keeps a list of candidates; ef_search says how many.\n",
 }
+ANSWERED = "How long is the warranty of dishwashers?"
 QUESTIONS = (
+    ANSWERED,
     "How long is the warranty?",
     "What makes the tides?",
     "What does ef_search say?",
@@ -68,11 +70,13 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 def test_the_same_documents_are_found(folder: Path, database: Database, embeddings: EmbeddingServer) -> None:
     local = Settings(database_url=database.conninfo)
     remote = Settings(database_url=database.conninfo, embedding_base_url=embeddings.url)
     by_hand = indexed(folder, local, database)
     answers = [Assistant(local).ask(question) for question in QUESTIONS]
+    assert {answer.supported for answer in answers} == {True, False}
     emptied(database)
 
     by_server = indexed(folder, remote, database)
@@ -93,8 +97,8 @@ async def test_asynchronously_and_without_its_key_in_what_is_saved(
 ) -> None:
     settings = Settings(database_url=database.conninfo, embedding_base_url=embeddings.url, embedding_api_key="k3y")
     indexed(folder, settings, database)
-    found = await Assistant(settings).ask_async(QUESTIONS[0])
-    assert "24 months" in (found.documents[0].content or "")
+    answer = await Assistant(settings).ask_async(ANSWERED)
+    assert "24 months" in answer.text
     monkeypatch.setenv("DATABASE_URL", database.conninfo)
     monkeypatch.setenv("EMBEDDING_BASE_URL", embeddings.url)
     monkeypatch.setenv("EMBEDDING_API_KEY", "k3y")

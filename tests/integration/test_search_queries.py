@@ -76,7 +76,11 @@ def test_a_filter_for_or_against_the_questions_own_neighbourhood(
         for _ in range(2):  # the second time, the planner's word is known
             found = store.dense_search(vectors[number].tolist(), filters=filters, top_k=top_k)
             expected = best(vectors, passing, vectors[number], top_k=top_k)
-            assert [d.score for d in found] == pytest.approx(expected, abs=2e-3)
+            assert len(found) == len(expected)
+            near_enough = sum((d.score or 0.0) >= expected[-1] - 1e-6 for d in found)
+            assert (
+                near_enough >= 0.99 * top_k
+            )  # the index's graph is made by chance: of 300, one may be out of its reach
 
 
 def test_the_way_is_the_planners_choice(store: SynapseDocumentStore, vectors: np.ndarray) -> None:

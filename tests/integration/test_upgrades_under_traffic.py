@@ -19,6 +19,8 @@ from tests.support.schema_versions import TABLE, catalog, checksum, fill, requir
 from tests.support.traffic import Client, Report, Traffic
 from tests.tcp_server import APPLICATION_PASSWORD, TcpServer, drop_roles
 
+pytestmark = pytest.mark.slow
+
 ROLE = "synapse_tenant_default"
 
 
@@ -125,7 +127,6 @@ def managed(tcp_server: TcpServer) -> Iterator[Place]:
         admin.execute("DROP ROLE managed")
 
 
-@pytest.mark.slow
 def test_nobody_notices_on_a_managed_server(managed: Place) -> None:
     up_and_down(managed, documents=2000, writes=25, worst=2000)
 
