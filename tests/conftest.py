@@ -86,7 +86,7 @@ def database(session_database: Database, owner_conninfo: str) -> Database:
         extra = connection.execute(
             "SELECT format('%I', table_name) FROM embedding_models WHERE name <> 'all-minilm-l6-v2'"
         ).fetchall()
-        connection.execute("TRUNCATE sources, documents_all_minilm_l6_v2, users CASCADE")
+        connection.execute("TRUNCATE sources, documents_all_minilm_l6_v2, users, recall_certificates CASCADE")
         for (table,) in extra:
             connection.execute(f"DROP TABLE IF EXISTS {table}")
         connection.execute("DELETE FROM embedding_models WHERE name <> 'all-minilm-l6-v2'")

@@ -40,11 +40,11 @@ from database.index_definition import Wanted
 from database.reindex import reindex
 
 def seen(step):
-    if step.phase.endswith(sys.argv[2]) and (step.done > 200 or step.phase == "settling"):
+    if step.phase.endswith(sys.argv[2]) and (step.done > 0 or step.phase == "settling"):
         print("ready", flush=True)
 
-reindex(Database(sys.argv[1]), sys.argv[3], wanted=Wanted(m=48, ef_construction=800, half=sys.argv[2] == "settling"),
-        settle=60, workers=0, progress=seen)
+wanted = Wanted(half=True) if sys.argv[2] == "settling" else Wanted(m=100, ef_construction=1000)  # slow enough to be seen
+reindex(Database(sys.argv[1]), sys.argv[3], wanted=wanted, settle=60, workers=0, progress=seen)
 """
 
 
