@@ -180,11 +180,7 @@ class Online:
 
     def _in_the_way(self) -> str:
         row = self.connection.execute(_SQL["in_the_way"]).fetchone()
-        return (
-            f"process {row['pid']} ({row['who']}, in a transaction for {row['seconds']} s)"
-            if row
-            else "nobody it knows"
-        )
+        return _transaction(row["pid"], row) if row else "nobody it knows"
 
     def _concurrently(self, step: str, statement: SQL | Composed) -> None:
         """Run a statement that has transactions of its own, and report how far it is from a second connection."""
@@ -199,10 +195,16 @@ class Online:
                     except NotYetError:
                         pid = {"pid": self.connection.info.backend_pid}
                         for row in watcher.execute(_SQL["build_progress"], pid).fetchall():
-                            self.report(step, done=row["done"], total=row["total"] or None)
-            except KeyboardInterrupt:
-                self.connection.cancel_safe(timeout=10)
+                            who = _transaction(row["waits_for"], row) if row["waits_for"] else None
+                            self.report(step, done=row["done"], total=row["total"] or None, waiting_for=who)
+            except BaseException:  # also of who was told how far it is
+                if not running.done():
+                    self.connection.cancel_safe(timeout=10)
                 raise
+
+
+def _transaction(pid: int, row: DictRow) -> str:
+    return f"process {pid} ({row['who']}, in a transaction for {row['seconds']} s)"
 
 
 @contextmanager

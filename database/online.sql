@@ -36,11 +36,14 @@ SELECT pid, coalesce(nullif(application_name, ''), usename, backend_type) AS who
 SELECT indisvalid AS valid FROM pg_index WHERE indexrelid = to_regclass(%(index)s)
 
 -- build_progress --
--- Of an index that is built concurrently: the scan of the table, then its second one.
+-- Of an index that is built concurrently: the scan of the table, then its second one; and whose transaction it waits for.
 SELECT CASE WHEN blocks_total > 0 THEN blocks_done ELSE tuples_done END AS done,
-       CASE WHEN blocks_total > 0 THEN blocks_total ELSE tuples_total END AS total
-  FROM pg_stat_progress_create_index
- WHERE pid = %(pid)s
+       CASE WHEN blocks_total > 0 THEN blocks_total ELSE tuples_total END AS total,
+       a.pid AS waits_for, coalesce(nullif(a.application_name, ''), a.usename, a.backend_type) AS who,
+       extract(epoch FROM now() - a.xact_start)::integer AS seconds
+  FROM pg_stat_progress_create_index p
+  LEFT JOIN pg_stat_activity a ON a.pid = p.current_locker_pid AND a.pid <> 0
+ WHERE p.pid = %(pid)s
 
 -- note --
 SELECT obj_description(to_regclass('public.alembic_version'), 'pg_class') AS note

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from haystack.utils import Secret
-
 if TYPE_CHECKING:
     from config import Settings
     from database.models import EmbeddingModel
@@ -67,6 +65,8 @@ def remote(settings: Settings) -> dict[str, Any]:
     """The server's part of an embedder's arguments; empty where there is none. A saved pipeline names the key's variable."""
     if not settings.embedding_base_url:
         return {}
+    from haystack.utils import Secret  # a sync with nothing to do loads none of it
+
     key = None
     if settings.from_environment:
         key = Secret.from_env_var("EMBEDDING_API_KEY", strict=False)

@@ -79,7 +79,11 @@ SELECT DISTINCT quote_ident(n.nspname) || '.' || quote_ident(c.relname) AS name,
   JOIN pg_namespace n ON n.oid = c.relnamespace
  CROSS JOIN LATERAL aclexplode(c.relacl) a
   LEFT JOIN pg_roles r ON r.oid = a.grantee
- WHERE n.nspname || '.' || c.relname = ANY(%(names)s)
+ WHERE (n.nspname || '.' || c.relname = ANY(%(names)s)
+        OR EXISTS (SELECT FROM pg_inherits i
+                     JOIN pg_class whole ON whole.oid = i.inhparent
+                     JOIN pg_namespace its ON its.oid = whole.relnamespace
+                    WHERE i.inhrelid = c.oid AND its.nspname || '.' || whole.relname = ANY(%(names)s)))
    AND a.grantee <> c.relowner
  ORDER BY 1, 2
 

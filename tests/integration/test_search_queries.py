@@ -29,7 +29,8 @@ def vectors() -> np.ndarray:
 
 @pytest.fixture(scope="module", params=PARTITIONS)
 def store(owner_conninfo: str, vectors: np.ndarray, request: pytest.FixtureRequest) -> Iterator[SynapseDocumentStore]:
-    partitioned(owner_conninfo, "clustered", dimension=DIMENSION, partitions=request.param)
+    # Between clusters as far apart as these, a graph of few links may have none: with m 8, one question in some 700 missed its own.
+    partitioned(owner_conninfo, "clustered", dimension=DIMENSION, partitions=request.param, m=24)
     store = SynapseDocumentStore(
         connection_string=Secret.from_token(owner_conninfo), table_name="clustered", embedding_dimension=DIMENSION
     )
@@ -78,9 +79,7 @@ def test_a_filter_for_or_against_the_questions_own_neighbourhood(
             expected = best(vectors, passing, vectors[number], top_k=top_k)
             assert len(found) == len(expected)
             near_enough = sum((d.score or 0.0) >= expected[-1] - 1e-6 for d in found)
-            assert (
-                near_enough >= 0.99 * top_k
-            )  # the index's graph is made by chance: of 300, one may be out of its reach
+            assert near_enough >= 0.99 * top_k
 
 
 def test_the_way_is_the_planners_choice(store: SynapseDocumentStore, vectors: np.ndarray) -> None:

@@ -85,8 +85,9 @@ def rows_of(ground: Ground, tenant: str) -> dict[str, Any]:
             [f"tenant_{tenant}"],
         ).fetchall()
         shared = connection.execute(
-            "SELECT format('%I.%I', table_schema, table_name), NULL FROM information_schema.columns "
-            "WHERE column_name = 'tenant' AND table_schema = 'public'"
+            "SELECT format('%I.%I', table_schema, table_name), NULL "
+            "FROM information_schema.columns JOIN information_schema.tables USING (table_schema, table_name) "
+            "WHERE column_name = 'tenant' AND table_schema = 'public' AND table_type = 'BASE TABLE'"
         ).fetchall()
         sums = {}
         for table, is_own in [*own, *shared]:
