@@ -18,10 +18,10 @@ test: $(VENV)/.installed-dev
 	$(RUN) -m pytest -m "not system and not slow" -n 2 --dist loadfile
 
 # What needs more than requirements: psql, a pooler and a browser, which .ci/run installs, and servers of several versions of Chroma, each with
-# an environment of its own; there a skip is a failure. And what takes long.
+# an environment of its own; there a skip is a failure. And what takes long; three at a time, as most of it is waiting.
 test-system: $(VENV)/.installed-dev $(VENV)/.installed-ray
 	$(RUN) tests/fixtures/chroma/make.py --environments .venv-servers 0.4.24 0.5.23 1.0.20 1.5.9
-	SYNAPSE_CHROMA_ENVS=$(CURDIR)/.venv-servers $(RUN) -m pytest -m "system or slow" -n 2 --dist loadfile
+	SYNAPSE_CHROMA_ENVS=$(CURDIR)/.venv-servers $(RUN) -m pytest -m "system or slow" -n 3 --dist loadfile
 
 # The store's figures beside the plain store's. BENCH takes options, as in `make bench BENCH="--scifact FOLDER --only dense"`.
 bench: $(VENV)/.installed-dev
